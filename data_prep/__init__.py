@@ -1,0 +1,1 @@
+"""From outside files to the archive: readers, ingest, and the synthetic rain."""
