@@ -1,0 +1,286 @@
+"""Forecast: rain-rate fields with issue times and lead times, and the CF files that hold them.
+
+One issue time goes into one netCDF file, several into one Zarr store. Any CF file of this layout can be loaded,
+whoever made it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from nowcast.data.grid import Grid
+from nowcast.errors import DataError
+
+AXES = ("realization", "issue_time", "lead_time", "y", "x")
+UNITS = {"mm h-1", "mm/h", "mm h**-1", "kg m-2 h-1"}
+# CF 1.11 asks whether times count leap seconds; POSIX time does not.
+LEAP_SECONDS = {"units_metadata": "leap_seconds: none"}
+TIME_ENCODING = {"units": "seconds since 1970-01-01 00:00:00", "calendar": "standard", "dtype": "int64", "_FillValue": None}
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """Rain rate at every lead time of one or more issue times.
+
+    Attributes:
+        rain_rate: (member, issue_time, lead_time, y, x) float32 [mm/h]; NaN where the model has nothing to say.
+        issue_times: datetime64[s], ascending.
+        lead_times: timedelta64[s], ascending, positive.
+        grid: Where the pixels are.
+        model: Name of what made it; scores stand under this name.
+        interval_minutes: Length of the mean that each field stands for; None for instantaneous rates.
+        attributes: Provenance: input times, hashes, versions, synthetic, ...
+
+    Raises:
+        DataError: Axes that do not agree with the array, or that do not ascend.
+    """
+
+    rain_rate: np.ndarray
+    issue_times: np.ndarray
+    lead_times: np.ndarray
+    grid: Grid
+    model: str
+    interval_minutes: float | None = None
+    attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rain_rate", np.asarray(self.rain_rate, dtype=np.float32))
+        object.__setattr__(self, "issue_times", np.atleast_1d(np.asarray(self.issue_times, dtype="datetime64[s]")))
+        object.__setattr__(self, "lead_times", np.atleast_1d(np.asarray(self.lead_times, dtype="timedelta64[s]")))
+        wanted = (self.issue_times.size, self.lead_times.size, *self.grid.shape)
+        if self.rain_rate.ndim != 5 or self.rain_rate.shape[1:] != wanted:
+            raise DataError(f"a forecast of shape {self.rain_rate.shape} does not fit (member, {wanted})")
+        for name, axis in (("issue times", self.issue_times), ("lead times", self.lead_times)):
+            if axis.size == 0 or np.any(np.diff(axis) <= np.timedelta64(0, "s")):
+                raise DataError(f"the {name} of a forecast must ascend and not be empty")
+
+    @property
+    def valid_times(self) -> np.ndarray:
+        """(issue_time, lead_time) datetime64[s]."""
+        return self.issue_times[:, None] + self.lead_times[None, :]
+
+    @property
+    def lead_minutes(self) -> np.ndarray:
+        """Lead times in minutes, float64."""
+        return self.lead_times / np.timedelta64(60, "s")
+
+    def single_issues(self) -> Iterator[Forecast]:
+        """One forecast for each issue time."""
+        for index in range(self.issue_times.size):
+            part = slice(index, index + 1)
+            yield Forecast(
+                self.rain_rate[:, part],
+                self.issue_times[part],
+                self.lead_times,
+                self.grid,
+                self.model,
+                self.interval_minutes,
+                self.attributes,
+            )
+
+    def to_dataset(self) -> xr.Dataset:
+        """The CF dataset of a single issue time, ready to be written."""
+        if self.issue_times.size != 1:
+            raise ValueError(f"one file holds one issue time, got {self.issue_times.size}; save to a .zarr store")
+        times = self.valid_times[0].astype("datetime64[ns]")
+        dataset = xr.Dataset(coords=_space(self.grid))
+        dataset = dataset.assign_coords(
+            time=("time", times, {"standard_name": "time", "long_name": "valid time", "axis": "T", **LEAP_SECONDS}),
+            forecast_reference_time=(
+                (),
+                self.issue_times[0].astype("datetime64[ns]"),
+                {"standard_name": "forecast_reference_time", "long_name": "issue time", **LEAP_SECONDS},
+            ),
+            lead_time=("time", np.round(self.lead_minutes).astype(np.int32), _LEAD_ATTRIBUTES),
+            realization=("realization", np.arange(self.rain_rate.shape[0], dtype=np.int32), _MEMBER_ATTRIBUTES),
+        )
+        dataset["rainfall_rate"] = (("realization", "time", "y", "x"), self.rain_rate[:, 0], self._rate_attributes())
+        dataset["crs"] = ((), np.int32(0), self.grid.cf_grid_mapping())
+        if self.interval_minutes is not None:
+            starts = times - np.timedelta64(round(self.interval_minutes * 60), "s")
+            dataset["time_bnds"] = (("time", "bnds"), np.stack([starts, times], axis=1))
+            dataset["time"].attrs["bounds"] = "time_bnds"
+        dataset.attrs = self._global_attributes()
+        return dataset
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a CF netCDF file (one issue time) or a Zarr store (path ends in .zarr), atomically.
+
+        Raises:
+            DataError: The path exists and `overwrite` is not set.
+        """
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise DataError(f"{path} exists", "choose another name or pass --overwrite")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            draft = Path(folder) / path.name
+            if path.suffix == ".zarr":
+                self._to_zarr_dataset().to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
+            else:
+                dataset = self.to_dataset()
+                dataset.to_netcdf(draft, engine="netcdf4", encoding=_netcdf_encoding(dataset))
+            if path.is_dir():
+                shutil.rmtree(path)
+            draft.replace(path)
+        return path
+
+    def _to_zarr_dataset(self) -> xr.Dataset:
+        dataset = xr.Dataset(coords=_space(self.grid)).assign_coords(
+            forecast_reference_time=(
+                "forecast_reference_time",
+                self.issue_times.astype("datetime64[ns]"),
+                {"standard_name": "forecast_reference_time", "long_name": "issue time", **LEAP_SECONDS},
+            ),
+            lead_time=("lead_time", np.round(self.lead_minutes).astype(np.int32), _LEAD_ATTRIBUTES),
+            realization=("realization", np.arange(self.rain_rate.shape[0], dtype=np.int32), _MEMBER_ATTRIBUTES),
+        )
+        dataset["rainfall_rate"] = (
+            ("forecast_reference_time", "realization", "lead_time", "y", "x"),
+            self.rain_rate.swapaxes(0, 1),
+            self._rate_attributes(),
+        )
+        dataset["crs"] = ((), np.int32(0), self.grid.cf_grid_mapping())
+        dataset.attrs = self._global_attributes()
+        dataset["rainfall_rate"].encoding["chunks"] = (1, 1, 1, *self.grid.shape)
+        dataset["forecast_reference_time"].encoding = {k: v for k, v in TIME_ENCODING.items() if k != "_FillValue"}
+        return dataset
+
+    def _rate_attributes(self) -> dict[str, Any]:
+        return {
+            "standard_name": "rainfall_rate",
+            "long_name": "rain rate",
+            "units": "mm h-1",
+            "grid_mapping": "crs",
+            "cell_methods": "time: point" if self.interval_minutes is None else "time: mean",
+        }
+
+    def _global_attributes(self) -> dict[str, Any]:
+        attributes: dict[str, Any] = {
+            "Conventions": "CF-1.11",
+            "title": f"Rain rate forecast by {self.model}",
+            "institution": "not stated",
+            "source": f"nowcast model {self.model}",
+            "references": "https://arxiv.org/abs/1506.04214",
+            "comment": "NaN where the model has nothing to say; 0 is dry.",
+            "history": f"issued for {self.issue_times[0]}Z",
+            "model": self.model,
+        }
+        if self.interval_minutes is not None:
+            attributes["interval_minutes"] = float(self.interval_minutes)
+        return attributes | {key: _attribute(value) for key, value in self.attributes.items()}
+
+
+_LEAD_ATTRIBUTES = {"standard_name": "forecast_period", "long_name": "lead time", "units": "minutes"}
+_MEMBER_ATTRIBUTES = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
+
+
+def load_forecast(path: str | Path) -> Forecast:
+    """Read a CF forecast: a netCDF file of one issue time, or a Zarr store of several.
+
+    Raises:
+        DataError: Not a forecast file: what is missing is named, with the file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"there is no forecast file {path}")
+    try:
+        opened = xr.open_zarr(path, consolidated=False, decode_timedelta=False) if path.is_dir() else xr.open_dataset(
+            path, decode_timedelta=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} cannot be read as netCDF or Zarr: {error}", "give a CF forecast file") from error
+    with opened as dataset:
+        return _from_dataset(dataset, path)
+
+
+def _from_dataset(dataset: xr.Dataset, path: Path) -> Forecast:
+    rate = _find(dataset, "rainfall_rate", path)
+    if rate.attrs.get("units") not in UNITS:
+        raise DataError(f"{path}: rain rate has units {rate.attrs.get('units')!r}, expected 'mm h-1'")
+    issue = _find(dataset, "forecast_reference_time", path)
+    names: dict[Hashable, str] = {rate.dims[-2]: "y", rate.dims[-1]: "x"}
+    if "time" in rate.dims:
+        lead_times = (dataset["time"].values - issue.values).astype("timedelta64[s]")
+        names["time"] = "lead_time"
+    else:
+        lead = _find(dataset, "forecast_period", path)
+        lead_times = np.round(lead.values * 60.0).astype("timedelta64[s]")
+        names |= {lead.dims[0]: "lead_time", issue.dims[0]: "issue_time"}
+    # A bare Variable: renaming its axes touches no index.
+    field = xr.Variable([names.get(axis, str(axis)) for axis in rate.dims], rate.values)
+    field = field.set_dims({axis: field.sizes.get(axis, 1) for axis in AXES}).transpose(*AXES)
+    mapping = dataset[rate.attrs.get("grid_mapping", "crs")].attrs
+    if not (mapping.get("crs_wkt") or mapping.get("spatial_ref")):
+        raise DataError(f"{path}: the grid mapping has no crs_wkt")
+    attributes = dict(dataset.attrs)
+    interval = attributes.pop("interval_minutes", None)
+    return Forecast(
+        field.values,
+        issue.values,
+        lead_times,
+        Grid(dataset[rate.dims[-1]].values, dataset[rate.dims[-2]].values, mapping.get("crs_wkt") or mapping["spatial_ref"]),
+        str(attributes.pop("model", path.stem)),
+        None if interval is None else float(interval),
+        attributes,
+    )
+
+
+def _find(dataset: xr.Dataset, standard_name: str, path: Path) -> xr.DataArray:
+    for variable in dataset.variables:
+        if standard_name in (variable, dataset[variable].attrs.get("standard_name")):
+            return dataset[variable]
+    raise DataError(f"{path} is not a forecast file: it has no variable with standard_name '{standard_name}'")
+
+
+def _space(grid: Grid) -> dict[str, Any]:
+    latitude, longitude = grid.lat_lon()
+    if grid.is_geographic:
+        x_attributes = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"}
+        y_attributes = {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"}
+        return {"y": ("y", grid.y, y_attributes), "x": ("x", grid.x, x_attributes)}
+    return {
+        "y": ("y", grid.y, {"standard_name": "projection_y_coordinate", "long_name": "y", "units": "m", "axis": "Y"}),
+        "x": ("x", grid.x, {"standard_name": "projection_x_coordinate", "long_name": "x", "units": "m", "axis": "X"}),
+        "lat": (
+            ("y", "x"),
+            latitude.astype(np.float32),
+            {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"},
+        ),
+        "lon": (
+            ("y", "x"),
+            longitude.astype(np.float32),
+            {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east"},
+        ),
+    }
+
+
+def _netcdf_encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
+    encoding: dict[str, dict[str, Any]] = {str(name): {"_FillValue": None} for name in dataset.variables}
+    for name in ("time", "forecast_reference_time", "time_bnds"):
+        if name in dataset.variables:
+            encoding[name] = dict(TIME_ENCODING)
+    shape = dataset["rainfall_rate"].shape
+    encoding["rainfall_rate"] = {
+        "_FillValue": np.float32(np.nan),
+        "zlib": True,
+        "complevel": 4,
+        "shuffle": True,
+        "chunksizes": (1, 1, *shape[-2:]),
+    }
+    return encoding
+
+
+def _attribute(value: Any) -> str | float | int:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, int | float) else str(value)

@@ -1,0 +1,95 @@
+"""A forecast file is CF, comes back as it was written, and refuses what it is not."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from nowcast.data.forecast import Forecast, load_forecast
+from nowcast.data.grid import Grid
+from nowcast.errors import DataError
+
+CRS = {
+    "laea": "+proj=laea +lat_0=55 +lon_0=10 +x_0=1950000 +y_0=-2100000 +ellps=WGS84",
+    "stere": "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=25 +a=6371288",
+    "aeqd": "+proj=aeqd +lat_0=46 +lon_0=7 +ellps=WGS84",
+    "swiss": "EPSG:21781",
+}
+
+RUN_CHECKER = """
+import sys
+from compliance_checker.runner import CheckSuite, ComplianceChecker
+CheckSuite.load_all_available_checkers()
+clean = [ComplianceChecker.run_checker(path, ["cf:1.11"], 0, "strict") for path in sys.argv[1:]]
+sys.exit(not all(passed and not errors for passed, errors in clean))
+"""
+
+
+def make_forecast(crs: str = "laea", issues: int = 1, interval_minutes: float | None = 5.0) -> Forecast:
+    rng = np.random.default_rng(0)
+    rain_rate = rng.gamma(0.5, 2.0, (2, issues, 3, 6, 5)).astype(np.float32)
+    rain_rate[..., 0, 0] = np.nan
+    return Forecast(
+        rain_rate,
+        np.datetime64("2016-07-11T21:00", "s") + np.arange(issues) * np.timedelta64(10, "m"),
+        np.arange(1, 4) * np.timedelta64(5, "m"),
+        Grid.from_corner(600_000, 400_000, 1000, 1000, (6, 5), CRS[crs]),
+        "persistence",
+        interval_minutes,
+        {"synthetic": True},
+    )
+
+
+@pytest.mark.parametrize(("name", "issues"), [("f.nc", 1), ("f.zarr", 3)])
+def test_what_is_saved_comes_back(tmp_path, name, issues):
+    forecast = make_forecast(issues=issues)
+    loaded = load_forecast(forecast.save(tmp_path / name))
+    np.testing.assert_array_equal(loaded.rain_rate, forecast.rain_rate)
+    np.testing.assert_array_equal(loaded.valid_times, forecast.valid_times)
+    assert loaded.grid.matches(forecast.grid, tolerance_pixels=1e-9)
+    assert (loaded.model, loaded.interval_minutes, loaded.attributes["synthetic"]) == ("persistence", 5.0, "true")
+
+
+def test_files_pass_the_cf_checker_in_strict_mode(tmp_path):
+    pytest.importorskip("compliance_checker")
+    paths = [
+        str(make_forecast(crs, interval_minutes=interval).save(tmp_path / f"{crs}_{interval}.nc"))
+        for crs in CRS
+        for interval in (None, 5.0)
+    ]
+    # A process of its own: the checker and what it imports raise warnings that are not ours.
+    checked = subprocess.run([sys.executable, "-c", RUN_CHECKER, *paths], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.stdout.count("All tests passed!") == len(paths), checked.stdout
+
+
+def test_nothing_is_overwritten_unasked_and_nothing_half_written_stays(tmp_path):
+    path = make_forecast().save(tmp_path / "f.nc")
+    with pytest.raises(DataError, match=r"f\.nc exists"):
+        make_forecast().save(path)
+    make_forecast("stere").save(path, overwrite=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["f.nc"]
+
+
+def test_foreign_files_are_refused_by_name(tmp_path):
+    (tmp_path / "text.nc").write_text("not a forecast")
+    with pytest.raises(DataError, match=r"text\.nc cannot be read"):
+        load_forecast(tmp_path / "text.nc")
+    xr.Dataset({"t": ("x", [1.0])}).to_netcdf(tmp_path / "other.nc")
+    with pytest.raises(DataError, match="no variable with standard_name 'rainfall_rate'"):
+        load_forecast(tmp_path / "other.nc")
+    dataset = make_forecast().to_dataset()
+    dataset["rainfall_rate"].attrs["units"] = "mm"
+    dataset.drop_vars("time_bnds").to_netcdf(tmp_path / "units.nc")
+    with pytest.raises(DataError, match="units 'mm', expected 'mm h-1'"):
+        load_forecast(tmp_path / "units.nc")
+
+
+def test_axes_that_do_not_fit_are_refused():
+    good = make_forecast()
+    with pytest.raises(DataError, match="does not fit"):
+        Forecast(good.rain_rate[:, :, :2], good.issue_times, good.lead_times, good.grid, "m")
+    with pytest.raises(DataError, match="must ascend"):
+        Forecast(good.rain_rate, good.issue_times, good.lead_times[::-1], good.grid, "m")
