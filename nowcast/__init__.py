@@ -1,0 +1,1 @@
+"""nowcast: from radar files to rain forecasts with known skill."""

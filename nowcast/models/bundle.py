@@ -1,0 +1,128 @@
+"""The portable model: a folder of safetensors weights and one JSON file. Nothing in it can execute.
+
+It holds all that a forecast needs: net, normaliser, number of frames, step, pixel size, and where it came from.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from nowcast.config import Config, config_from_dict
+from nowcast.data.normalize import Normalizer
+from nowcast.errors import DataError
+from nowcast.models.registry import build_forecaster
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "bundle.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A trained forecaster and what it was trained for.
+
+    Attributes:
+        net: The module, in evaluation mode.
+        config: The resolved configuration of its training.
+        normalizer: As fitted on the training split.
+        in_channels: Channels of an input frame (2 for rain: value and validity).
+        step_seconds: Cadence that it was trained at; None where time has no unit (Moving MNIST).
+        pixel_size_km: (dy, dx) that it was trained at; None likewise.
+        provenance: Data fingerprints, versions, seed, steps, command, `synthetic`, ...
+    """
+
+    net: nn.Module
+    config: Config
+    normalizer: Normalizer
+    in_channels: int
+    step_seconds: float | None
+    pixel_size_km: tuple[float, float] | None
+    provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def name(self) -> str:
+        return self.config.model.name
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the bundle as a folder, atomically; an older bundle there is replaced."""
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            draft = Path(scratch) / "new"
+            draft.mkdir()
+            weights = {name: value.detach().cpu().contiguous() for name, value in self.net.state_dict().items()}
+            save_file(weights, draft / WEIGHTS)
+            (draft / DESCRIPTION).write_text(json.dumps(self._describe(), indent=2) + "\n", encoding="utf-8")
+            if folder.exists():
+                folder.rename(Path(scratch) / "old")
+            draft.rename(folder)
+        return folder
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "format_version": FORMAT_VERSION,
+            "config": self.config.model_dump(mode="json"),
+            "normalizer": self.normalizer.to_dict(),
+            "in_channels": self.in_channels,
+            "step_seconds": self.step_seconds,
+            "pixel_size_km": self.pixel_size_km,
+            "quantity": "rainfall_rate" if self.step_seconds is not None else "image",
+            "provenance": dict(self.provenance),
+        }
+
+
+def find_bundle(path: str | Path) -> Path:
+    """The bundle folder that a path means: itself, or the one inside a run folder.
+
+    Raises:
+        DataError: Neither is there.
+    """
+    path = Path(path)
+    for candidate in (path, path / "model"):
+        if (candidate / DESCRIPTION).is_file():
+            return candidate
+    raise DataError(
+        f"{path} is neither a model bundle nor a run folder: there is no {DESCRIPTION} in it",
+        "give the folder that `nowcast train -o` wrote, or persistence or extrapolation",
+    )
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read a bundle or the bundle of a run folder; the net is on the CPU, in evaluation mode.
+
+    Raises:
+        DataError: Files that are missing, damaged, of a newer format, or that do not fit each other.
+    """
+    folder = find_bundle(path)
+    try:
+        values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        version = values["format_version"]
+        if version != FORMAT_VERSION:
+            raise DataError(f"{folder} has bundle format {version}, this version reads {FORMAT_VERSION}", "update nowcast")
+        config = config_from_dict(values["config"])
+        net = build_forecaster(config.model, values["in_channels"])
+        net.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
+        raise DataError(f"the model bundle {folder} cannot be read: {error}", "copy or train it again") from error
+    pixel_size = values["pixel_size_km"]
+    return Bundle(
+        net.eval(),
+        config,
+        Normalizer.from_dict(values["normalizer"]),
+        values["in_channels"],
+        values["step_seconds"],
+        None if pixel_size is None else (float(pixel_size[0]), float(pixel_size[1])),
+        values["provenance"],
+    )
+
+
