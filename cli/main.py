@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"cli.{name}_command" if name == "inspect" else f"cli.{name}")
+        module = importlib.import_module(f"cli.{name}")
         command: click.Command = module.command
         return command
 

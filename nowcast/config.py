@@ -116,6 +116,7 @@ class TrainingConfig(Section):
     validation_batches: int = Field(16, ge=1, description="batches of one validation")
     patience: int | None = Field(None, ge=1, description="stop after this many validations without a better loss")
     checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
+    workers: int | None = Field(None, ge=0, description="data-loading processes; none: 4 with a GPU, else 0")
     seed: int = Field(0, ge=0)
 
 

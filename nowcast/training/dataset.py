@@ -1,0 +1,403 @@
+"""Archives packed for training, and SequenceDataset: windows and crops of them as batches.
+
+A packed archive is one memory-mapped array made once; from then on training needs neither Zarr nor the archive.
+Which windows there are is decided in `nowcast.data.windows`; how values become tensors in `nowcast.models.inputs`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from nowcast.config import DataConfig
+from nowcast.data.grid import Grid
+from nowcast.data.normalize import Normalizer
+from nowcast.data.windows import Q_MIN, Q_SLOPE, SPLITS, Split, require_windows, split_windows, window_starts
+from nowcast.errors import ConfigError, DataError
+from nowcast.models.inputs import Batch, rain_inputs, rain_targets
+
+log = logging.getLogger(__name__)
+
+ARRAY = "rain_rate.npy"
+DESCRIPTION = "packed.json"
+# Pixel sizes that differ by less than this are one: FMI's 0.9997 km and MeteoSwiss's 1 km.
+PIXEL_SIZE_TOLERANCE = 0.01
+
+
+class Archive(Protocol):
+    """What packing needs of an archive."""
+
+    path: Path
+    grid: Grid
+    step: np.timedelta64
+    times: np.ndarray
+    present: np.ndarray
+    fingerprint: str
+    is_synthetic: bool
+
+    def rain_rate(self, start: int, stop: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class PackedArchive:
+    """An archive as one array on disk.
+
+    Attributes:
+        name: Where it came from, for messages.
+        rain_rate: (T, H, W) float32 [mm/h], memory-mapped, NaN where missing.
+        present: (T,) bool.
+        first_time: Valid time of frame 0, datetime64[s].
+        step_seconds: Cadence.
+        grid: Where the pixels are.
+        fingerprint: That of the archive.
+        synthetic: Whether the rain was generated.
+    """
+
+    name: str
+    rain_rate: np.ndarray
+    present: np.ndarray
+    first_time: np.datetime64
+    step_seconds: float
+    grid: Grid
+    fingerprint: str
+    synthetic: bool
+
+
+def pack_archive(
+    archive: Archive, cache: str | Path, *, on_progress: Callable[[int, int], None] | None = None
+) -> PackedArchive:
+    """The packed copy of an archive, made in the folder `cache` unless it is there already.
+
+    The copy is found by the archive's fingerprint, so a changed archive is packed anew. Written atomically.
+    """
+    folder = Path(cache) / archive.fingerprint[:24]
+    if not (folder / DESCRIPTION).is_file():
+        _write_packed(archive, folder, on_progress)
+    return open_packed(folder)
+
+
+def _write_packed(archive: Archive, folder: Path, on_progress: Callable[[int, int], None] | None) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shape = (len(archive.times), *archive.grid.shape)
+    with tempfile.TemporaryDirectory(prefix=".packing-", dir=folder.parent) as scratch:
+        draft = Path(scratch) / "packed"
+        draft.mkdir()
+        array = np.lib.format.open_memmap(draft / ARRAY, mode="w+", dtype=np.float32, shape=shape)
+        for index in range(shape[0]):
+            array[index] = archive.rain_rate(index, index + 1)[0] if archive.present[index] else np.nan
+            if on_progress is not None:
+                on_progress(index + 1, shape[0])
+        array.flush()
+        del array
+        description = {
+            "name": str(archive.path),
+            "grid": archive.grid.to_dict(),
+            "step_seconds": int(archive.step / np.timedelta64(1, "s")),
+            "first_time": str(archive.times[0].astype("datetime64[s]")),
+            "present": [int(flag) for flag in archive.present],
+            "fingerprint": archive.fingerprint,
+            "synthetic": archive.is_synthetic,
+        }
+        (draft / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
+        try:
+            draft.rename(folder)
+        except OSError:  # somebody else packed the same archive meanwhile; theirs is as good
+            if not (folder / DESCRIPTION).is_file():
+                raise
+
+
+def open_packed(folder: str | Path) -> PackedArchive:
+    """A packed archive, memory-mapped.
+
+    Raises:
+        DataError: The folder is not one, or its array was cut short.
+    """
+    folder = Path(folder)
+    try:
+        values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        array = np.load(folder / ARRAY, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} is not a packed archive: {error}", "remove it; it will be packed again") from error
+    return PackedArchive(
+        values["name"],
+        array,
+        np.array(values["present"], dtype=bool),
+        np.datetime64(values["first_time"], "s"),
+        float(values["step_seconds"]),
+        Grid.from_dict(values["grid"]),
+        values["fingerprint"],
+        bool(values["synthetic"]),
+    )
+
+
+def default_cache() -> Path:
+    """Where packed archives are kept unless said otherwise: `$XDG_CACHE_HOME/nowcast` or `~/.cache/nowcast`."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "nowcast"
+
+
+class BatchSource(Protocol):
+    """What training needs of a data set: samples by number, a batch at a time."""
+
+    weights: np.ndarray | None
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch: ...
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceDataset:
+    """Windows of packed archives, cropped, as batches of tensors.
+
+    Attributes:
+        archives: Where the windows are.
+        archive, start, row, column: One entry for each sample, int64.
+        weights: Chance of each sample in rain-weighted training, or None for uniform.
+        height, width: Size of a crop.
+    """
+
+    archives: Sequence[PackedArchive]
+    normalizer: Normalizer
+    input_frames: int
+    output_frames: int
+    height: int
+    width: int
+    archive: np.ndarray
+    start: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    weights: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.start.size
+
+    def rain_rate(self, index: int) -> np.ndarray:
+        """(T + L, H, W) float32 [mm/h] of one sample, NaN where missing."""
+        time = slice(self.start[index], self.start[index] + self.input_frames + self.output_frames)
+        rows = slice(self.row[index], self.row[index] + self.height)
+        columns = slice(self.column[index], self.column[index] + self.width)
+        return np.asarray(self.archives[self.archive[index]].rain_rate[time, rows, columns])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        fields = np.stack([self.rain_rate(index) for index in indices])
+        targets, valid = rain_targets(fields[:, self.input_frames :], self.normalizer)
+        return Batch(rain_inputs(fields[:, : self.input_frames], self.normalizer), targets, valid)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """All that `fit` needs to know of the data.
+
+    Attributes:
+        train, validation: Batches by sample number; validation may be empty (None).
+        normalizer: Fitted on the training part alone.
+        in_channels: Channels of an input frame.
+        step_seconds, pixel_size_km: What a forecast's archive must match; None where it has no meaning.
+        provenance: Fingerprints and counts, for the bundle.
+    """
+
+    train: BatchSource
+    validation: BatchSource | None
+    normalizer: Normalizer
+    in_channels: int
+    step_seconds: float | None = None
+    pixel_size_km: tuple[float, float] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def rain_training_data(
+    archives: Sequence[PackedArchive],
+    config: DataConfig,
+    normalizer: Normalizer,
+    *,
+    validation_archives: Sequence[PackedArchive] = (),
+    seed: int = 0,
+) -> TrainingData:
+    """Training and validation windows of one or several archives of one step and pixel size.
+
+    With `validation_archives` the archives are trained on whole and validated on those; else each archive's time
+    axis is split into blocks with guards (`nowcast.data.windows.split_windows`).
+
+    Raises:
+        DataError: Steps or pixel sizes that differ, an archive that is too short or too gappy, with the counts.
+        ConfigError: A crop that does not fit a grid, or grids of several sizes without a crop.
+    """
+    everything = [*archives, *validation_archives]
+    _require_one_kind(everything)
+    height, width = _crop_size(everything, config.crop)
+    length = config.input_frames + config.output_frames
+    for archive in everything:
+        require_windows(archive.present, length, archive.name)
+    starts = [_starts(archive, config, length, whole=bool(validation_archives)) for archive in archives]
+
+    def dataset(chosen: Sequence[PackedArchive], start: Sequence[np.ndarray], weighted: bool) -> SequenceDataset:
+        crops = [_crops(one, at, config, length, (height, width)) for one, at in zip(chosen, start, strict=True)]
+        joined = [np.concatenate(part) for part in zip(*crops, strict=True)]
+        number = np.repeat(np.arange(len(chosen)), [crop[0].size for crop in crops])
+        keep = np.minimum(1.0, Q_MIN + Q_SLOPE * joined[3])
+        return SequenceDataset(
+            chosen,
+            normalizer,
+            config.input_frames,
+            config.output_frames,
+            height,
+            width,
+            number,
+            joined[0],
+            joined[1],
+            joined[2],
+            keep / keep.sum() if weighted and keep.size else None,
+        )
+
+    train = dataset(archives, [part["train"] for part in starts], config.rain_weighted)
+    if validation_archives:
+        whole = [window_starts(one.present, length) for one in validation_archives]
+        validation = dataset(validation_archives, whole, False)
+    else:
+        validation = dataset(archives, [part["validation"] for part in starts], False)
+    if len(train) == 0:
+        raise DataError(
+            "no training window is left: "
+            + "; ".join(f"{one.name}: {int(one.present.sum())} frames" for one in archives)
+            + f"; a window takes {length} frames",
+            "lower data.validation_share and data.test_share, or data.minimum_valid_share, or give whole archives "
+            "for validation with --validation",
+        )
+    fitted = normalizer.fit(_sample_fields(train, seed))
+    train, validation = (_with_normalizer(part, fitted) for part in (train, validation))
+    log.info("%d training samples, %d validation samples of %dx%d pixels", len(train), len(validation), height, width)
+    first = archives[0]
+    return TrainingData(
+        train,
+        validation if len(validation) else None,
+        fitted,
+        in_channels=2,
+        step_seconds=first.step_seconds,
+        pixel_size_km=first.grid.pixel_size_km,
+        provenance={
+            "archives": [{"name": Path(one.name).name, "fingerprint": one.fingerprint} for one in archives],
+            "validation_archives": [Path(one.name).name for one in validation_archives],
+            "training_samples": len(train),
+            "validation_samples": len(validation),
+            "synthetic": any(one.synthetic for one in archives),
+        },
+    )
+
+
+def held_out_windows(archive: Archive, config: DataConfig) -> np.ndarray:
+    """Window starts of an archive's test split, which training and validation never see."""
+    return _split(archive.present, config, float(archive.step / np.timedelta64(1, "s")))["test"]
+
+
+def _starts(archive: PackedArchive, config: DataConfig, length: int, *, whole: bool) -> dict[Split, np.ndarray]:
+    if whole:
+        return {name: window_starts(archive.present, length)[: None if name == "train" else 0] for name in SPLITS}
+    return _split(archive.present, config, archive.step_seconds)
+
+
+def _split(present: np.ndarray, config: DataConfig, step_seconds: float) -> dict[Split, np.ndarray]:
+    return split_windows(
+        present,
+        config.input_frames + config.output_frames,
+        block_frames=max(1, round(config.block_hours * 3600 / step_seconds)),
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+    )
+
+
+def _require_one_kind(archives: Sequence[PackedArchive]) -> None:
+    first = archives[0]
+    for other in archives[1:]:
+        if other.step_seconds != first.step_seconds:
+            raise DataError(
+                f"{first.name} has a step of {first.step_seconds / 60:g} min, {other.name} of "
+                f"{other.step_seconds / 60:g} min",
+                "train on archives of one step",
+            )
+        here, there = first.grid.pixel_size_km, other.grid.pixel_size_km
+        if not np.allclose(here, there, rtol=PIXEL_SIZE_TOLERANCE):
+            raise DataError(
+                f"{first.name} has pixels of {here[0]:.4g}x{here[1]:.4g} km, {other.name} of {there[0]:.4g}x{there[1]:.4g} km",
+                "pass --resample to bring every archive to the pixel size of the first",
+            )
+
+
+def _crop_size(archives: Sequence[PackedArchive], crop: int | None) -> tuple[int, int]:
+    shapes = {archive.grid.shape for archive in archives}
+    if crop is None:
+        if len(shapes) > 1:
+            raise ConfigError(f"the archives have grids of {sorted(shapes)} pixels and data.crop is not set", "set data.crop")
+        return shapes.pop()
+    smallest = min(min(shape) for shape in shapes)
+    if crop > smallest:
+        raise ConfigError(f"data.crop is {crop}, the smallest grid side is {smallest}", f"--set data.crop={smallest}")
+    return crop, crop
+
+
+def _crops(
+    archive: PackedArchive, starts: np.ndarray, config: DataConfig, length: int, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Start, row, column and mean saturated rain of every crop of every window that has enough valid pixels."""
+    height, width = size
+    stride = config.crop_stride or max(1, min(size) // 2)
+    rows = _positions(archive.grid.shape[0], height, stride)
+    columns = _positions(archive.grid.shape[1], width, stride)
+    rain, valid = _crop_means(archive, np.unique((starts[:, None] + np.arange(length)).ravel()), rows, columns, size)
+    if starts.size == 0:
+        empty = np.empty(0, dtype=np.int64)
+        return empty, empty, empty, np.empty(0)
+    window_rain = np.stack([rain[start : start + length].mean(axis=0) for start in starts])
+    window_valid = np.stack([valid[start : start + length].mean(axis=0) for start in starts])
+    # Relative to the pixels that are ever measured: a third of a composite may lie outside every radar's range.
+    usable = window_valid >= config.minimum_valid_share * max(window_valid.max(), np.finfo(float).tiny)
+    window, row, column = np.nonzero(usable)
+    return starts[window], rows[row], columns[column], window_rain[usable]
+
+
+def _positions(side: int, crop: int, stride: int) -> np.ndarray:
+    return np.unique(np.append(np.arange(0, side - crop + 1, stride), side - crop))
+
+
+def _crop_means(
+    archive: PackedArchive, frames: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of 1 - exp(-R) and share of valid pixels, (T, rows, columns), of each crop of the frames asked for."""
+    rain = np.zeros((archive.rain_rate.shape[0], rows.size, columns.size))
+    valid = np.zeros_like(rain)
+    for frame in frames:
+        field_ = np.asarray(archive.rain_rate[frame])
+        missing = np.isnan(field_)
+        rain[frame] = _box_means(1.0 - np.exp(-np.where(missing, 0.0, field_)), rows, columns, size)
+        valid[frame] = _box_means(~missing, rows, columns, size)
+    return rain, valid
+
+
+def _box_means(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Means over the boxes of `size` at every row and column, from one summed-area table."""
+    table = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
+    table[1:, 1:] = values.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    top, left = np.ix_(rows, columns)
+    bottom, right = top + size[0], left + size[1]
+    boxes = table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
+    return np.asarray(boxes / (size[0] * size[1]))
+
+
+def _sample_fields(dataset: SequenceDataset, seed: int, number: int = 48) -> list[np.ndarray]:
+    """Rain of some samples as training will draw them: the net's output starts at their mean."""
+    rng = np.random.default_rng([seed, 1])
+    chosen = rng.choice(len(dataset), size=min(number, len(dataset)), p=dataset.weights)
+    return [dataset.rain_rate(index)[dataset.input_frames :] for index in chosen]
+
+
+def _with_normalizer(dataset: SequenceDataset, normalizer: Normalizer) -> SequenceDataset:
+    values = {name: getattr(dataset, name) for name in dataset.__dataclass_fields__}
+    return SequenceDataset(**(values | {"normalizer": normalizer}))
