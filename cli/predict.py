@@ -1,0 +1,107 @@
+"""`nowcast predict`: forecasts from an archive, one file an issue time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import DURATION_TYPE, TIME, leads_until, load_forecaster, output_option, overwrite_option
+
+DEFAULT_LEADS = 12
+
+
+@click.command(name="predict")
+@click.argument("model")
+@click.argument("archive", type=click.Path(path_type=Path))
+@output_option("A .nc file (one issue time), a .zarr store, or a folder of .nc files.")
+@click.option("--at", type=TIME, help="Issue time (UTC); the archive's last possible one unless given.")
+@click.option("--from", "first", type=TIME, help="First issue time.")
+@click.option("--to", "last", type=TIME, help="Last issue time.")
+@click.option("--every", type=DURATION_TYPE, help="Distance of issue times, for example 30min.")
+@click.option("--minutes", type=float, help="How far ahead; as far as the model was trained unless given.")
+@click.option("--resume", is_flag=True, help="Keep the files that are there, make the others.")
+@overwrite_option
+def command(
+    model: str,
+    archive: Path,
+    output: Path,
+    at: Any,
+    first: Any,
+    last: Any,
+    every: Any,
+    minutes: float | None,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Forecast from ARCHIVE with MODEL: a run folder, a bundle, persistence, extrapolation or scale-decay."""
+    from nowcast.data.archive import open_archive
+    from nowcast.errors import ConfigError
+    from nowcast.prediction.predict import choose_issue_times, possible_issue_times
+
+    many = any(value is not None for value in (first, last, every))
+    if at is not None and many:
+        raise ConfigError("--at is one issue time, --from, --to and --every are many", "give one or the other")
+    forecaster, source = load_forecaster(model), open_archive(archive)
+    num_leads = leads_until(minutes, source.step, getattr(forecaster, "output_frames", DEFAULT_LEADS))
+    if many:
+        times = choose_issue_times(source, forecaster.input_frames, first=first, last=last, every=every)
+    elif at is not None:
+        times = [at]
+    else:
+        times = possible_issue_times(source, forecaster.input_frames)[-1:]
+    written = write_forecasts(
+        forecaster, source, times, num_leads, output, overwrite=overwrite, resume=resume
+    )
+    click.echo(f"{len(written)} forecast{'s' if len(written) != 1 else ''} of {num_leads} lead times by {forecaster.name}: {output}")
+
+
+def write_forecasts(
+    forecaster: Any,
+    source: Any,
+    times: Any,
+    num_leads: int,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> list[Path]:
+    """Make and save one forecast after the other; the paths written or kept."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from nowcast.data.forecast import Forecast
+    from nowcast.errors import ConfigError, DataError
+    from nowcast.prediction.predict import forecast_at
+
+    if len(times) == 0:
+        raise DataError(f"the archive has no {forecaster.input_frames} consecutive frames to start from")
+    if output.suffix == ".nc" and len(times) != 1:
+        raise ConfigError(f"{output} holds one issue time, {len(times)} were asked for", "give -o a folder or a .zarr name")
+    if output.suffix == ".zarr":
+        parts = [forecast_at(forecaster, source, time, num_leads) for time in tqdm(times, desc="predict", disable=None)]
+        whole = Forecast(
+            np.concatenate([part.rain_rate for part in parts], axis=1),
+            np.concatenate([part.issue_times for part in parts]),
+            parts[0].lead_times,
+            parts[0].grid,
+            parts[0].model,
+            parts[0].interval_minutes,
+            parts[0].attributes,
+        )
+        return [whole.save(output, overwrite=overwrite)]
+    paths = []
+    for time in tqdm(times, desc="predict", disable=None):
+        path = output if output.suffix == ".nc" else output / f"{forecaster.name}_{file_time(time)}.nc"
+        if not (resume and path.exists()):
+            forecast_at(forecaster, source, time, num_leads).save(path, overwrite=overwrite)
+        paths.append(path)
+    return paths
+
+
+def file_time(time: Any) -> str:
+    """An issue time as it stands in a file name: 20160711T2100Z."""
+    import numpy as np
+
+    return str(np.datetime64(time, "m")).replace("-", "").replace(":", "") + "Z"

@@ -1,0 +1,92 @@
+"""Nowcaster: a trained bundle as a forecaster of rain. Rain rates in, rain rates out, all in mm/h.
+
+It has the interface of the baselines (`Persistence`, `Extrapolation`): a name, a number of input frames, and
+`forecast_frames`. Which frames to give it is the business of `nowcast.prediction.predict`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nowcast.data.grid import Grid
+from nowcast.errors import DataError, MismatchError
+from nowcast.models.bundle import Bundle, load_bundle
+from nowcast.models.inputs import rain_inputs, rain_rate_of
+
+# A model learns the motion of a pixel a step: another pixel size or step is another motion.
+PIXEL_SIZE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Nowcaster:
+    """A trained model, ready to forecast."""
+
+    bundle: Bundle
+    device: torch.device
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | None = None) -> Nowcaster:
+        """The model of a bundle or run folder, on the GPU when torch sees one and `device` says nothing else.
+
+        Raises:
+            DataError: The folder is not a readable bundle, or not one of a rain model.
+        """
+        bundle = load_bundle(path)
+        if bundle.step_seconds is None:
+            raise DataError(f"{path} was not trained on rain (Moving MNIST?)", "give a model trained by `nowcast train`")
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        bundle.net.to(chosen)
+        return cls(bundle, chosen)
+
+    @property
+    def name(self) -> str:
+        return str(self.bundle.provenance.get("name") or self.bundle.name)
+
+    @property
+    def input_frames(self) -> int:
+        return self.bundle.config.data.input_frames
+
+    @property
+    def output_frames(self) -> int:
+        """Lead times that the model was trained for; it can be asked for more, at its own risk."""
+        return self.bundle.config.data.output_frames
+
+    def require_fit(self, grid: Grid, step: np.timedelta64, name: str) -> None:
+        """Refuse data of another step or pixel size.
+
+        Raises:
+            MismatchError: With both sides named.
+        """
+        seconds = float(step / np.timedelta64(1, "s"))
+        if seconds != self.bundle.step_seconds:
+            assert self.bundle.step_seconds is not None
+            raise MismatchError(
+                f"the model was trained on steps of {self.bundle.step_seconds / 60:g} min, {name} has {seconds / 60:g} min",
+                "train a model on data of this step",
+            )
+        wanted = self.bundle.pixel_size_km
+        found = grid.pixel_size_km
+        if wanted is not None and not np.allclose(found, wanted, rtol=PIXEL_SIZE_TOLERANCE):
+            raise MismatchError(
+                f"the model was trained on pixels of {wanted[0]:.4g}x{wanted[1]:.4g} km, "
+                f"{name} has {found[0]:.4g}x{found[1]:.4g} km",
+                "train a model on data of this pixel size",
+            )
+
+    def forecast_frames(self, frames: np.ndarray, num_leads: int) -> np.ndarray:
+        """Rain rates (num_leads, H, W) float32 [mm/h] after the last of `frames` (T, H, W).
+
+        NaN where the last frame was not measured: there the net has nothing to start from.
+        """
+        if frames.shape[0] < self.input_frames:
+            raise DataError(f"the model needs {self.input_frames} frames, got {frames.shape[0]}")
+        recent = np.asarray(frames[-self.input_frames :], dtype=np.float32)
+        inputs = rain_inputs(recent, self.bundle.normalizer).unsqueeze(0).to(self.device)
+        with torch.inference_mode():
+            values = torch.sigmoid(self.bundle.net.forward_logits(inputs, num_leads).float())  # type: ignore[operator]
+        forecast = rain_rate_of(values[0], self.bundle.normalizer)
+        return np.where(np.isnan(recent[-1]), np.float32(np.nan), forecast)

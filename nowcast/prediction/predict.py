@@ -1,0 +1,140 @@
+"""From an archive and an issue time to a Forecast, the same way for models and baselines.
+
+Which issue times an archive allows, which frames a forecast may see (never one after its issue time), and
+the walk over many issue times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from nowcast.data.forecast import Forecast
+from nowcast.data.grid import Grid
+from nowcast.errors import DataError
+
+
+class FramesForecaster(Protocol):
+    """What makes a forecast of recent frames: a model or a baseline."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def input_frames(self) -> int: ...
+
+    def forecast_frames(self, frames: np.ndarray, num_leads: int) -> np.ndarray:
+        """(num_leads, H, W) mm/h after the last of `frames` (T, H, W) mm/h, NaN where unknown."""
+        ...
+
+
+class FrameSource(Protocol):
+    """Frames on a regular time axis: an archive."""
+
+    grid: Grid
+    step: np.timedelta64
+    times: np.ndarray
+    present: np.ndarray
+    fingerprint: str
+    is_synthetic: bool
+
+    @property
+    def interval_minutes(self) -> float | None: ...
+
+    def rain_rate(self, start: int, stop: int) -> np.ndarray: ...
+
+
+def possible_issue_times(source: FrameSource, input_frames: int) -> np.ndarray:
+    """Times at which the last `input_frames` frames are all present, datetime64[s]."""
+    recent = np.convolve(source.present.astype(int), np.ones(input_frames, dtype=int))[: source.present.size]
+    return np.asarray(source.times[recent == input_frames])
+
+
+def choose_issue_times(
+    source: FrameSource,
+    input_frames: int,
+    *,
+    first: np.datetime64 | None = None,
+    last: np.datetime64 | None = None,
+    every: np.timedelta64 | None = None,
+) -> np.ndarray:
+    """Issue times from `first` to `last`, `every` so often (the archive's step unless given), where frames allow.
+
+    Raises:
+        DataError: There is none, with the archive's own range.
+    """
+    possible = possible_issue_times(source, input_frames)
+    start, stop = source.times[0] if first is None else first, source.times[-1] if last is None else last
+    chosen = possible[(possible >= start) & (possible <= stop)]
+    if every is not None:
+        origin = start if first is not None else (chosen[0] if chosen.size else start)
+        chosen = chosen[(chosen - origin) % every == np.timedelta64(0, "s")]
+    if chosen.size == 0:
+        raise DataError(
+            f"no issue time between {start} and {stop} has {input_frames} frames before it; the archive reaches "
+            f"from {source.times[0]} to {source.times[-1]} with {int(source.present.sum())} of {source.present.size} "
+            "frames present",
+            "choose other times, or a model of fewer input frames",
+        )
+    return chosen
+
+
+def forecast_at(
+    forecaster: FramesForecaster,
+    source: FrameSource,
+    issue_time: np.datetime64,
+    num_leads: int,
+    *,
+    attributes: Mapping[str, Any] | None = None,
+) -> Forecast:
+    """The forecast issued at `issue_time` from the frames up to and including that time.
+
+    Raises:
+        DataError: A frame that the forecaster needs is missing, or the time is not on the archive's axis.
+        MismatchError: The model does not fit the archive's step or pixel size.
+    """
+    require_fit = getattr(forecaster, "require_fit", None)
+    if require_fit is not None:
+        require_fit(source.grid, source.step, "the archive")
+    issue_time = np.datetime64(issue_time, "s")
+    at = np.flatnonzero(source.times == issue_time)
+    if at.size == 0:
+        raise DataError(
+            f"the archive has no frame time {issue_time}; it reaches from {source.times[0]} to {source.times[-1]} "
+            f"in steps of {source.step / np.timedelta64(60, 's'):g} min"
+        )
+    stop = int(at[0]) + 1
+    start = stop - forecaster.input_frames
+    if start < 0 or not source.present[start:stop].all():
+        missing = forecaster.input_frames - int(source.present[max(start, 0) : stop].sum())
+        raise DataError(
+            f"{missing} of the {forecaster.input_frames} frames up to {issue_time} are missing",
+            "choose another issue time",
+        )
+    frames = source.rain_rate(start, stop)
+    rain_rate = forecaster.forecast_frames(frames, num_leads)
+    first_input = source.times[start]
+    return Forecast(
+        rain_rate[None, None],
+        np.array([issue_time]),
+        np.arange(1, num_leads + 1) * source.step,
+        source.grid,
+        forecaster.name,
+        source.interval_minutes,
+        {
+            "input_times": f"{first_input}Z to {issue_time}Z",
+            "archive_fingerprint": source.fingerprint,
+            "synthetic": source.is_synthetic,
+            **(attributes or {}),
+        },
+    )
+
+
+def forecasts(
+    forecaster: FramesForecaster, source: FrameSource, issue_times: Sequence[np.datetime64] | np.ndarray, num_leads: int
+) -> Iterator[Forecast]:
+    """One forecast after the other; nothing is kept in memory."""
+    for issue_time in issue_times:
+        yield forecast_at(forecaster, source, issue_time, num_leads)
