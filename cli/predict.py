@@ -36,7 +36,9 @@ def command(
     overwrite: bool,
 ) -> None:
     """Forecast from ARCHIVE with MODEL: a run folder, a bundle, persistence, extrapolation or scale-decay."""
+    import numpy as np
     from nowcast.data.archive import open_archive
+
     from nowcast.errors import ConfigError
     from nowcast.prediction.predict import choose_issue_times, possible_issue_times
 
@@ -48,13 +50,12 @@ def command(
     if many:
         times = choose_issue_times(source, forecaster.input_frames, first=first, last=last, every=every)
     elif at is not None:
-        times = [at]
+        times = np.array([at])
     else:
         times = possible_issue_times(source, forecaster.input_frames)[-1:]
-    written = write_forecasts(
-        forecaster, source, times, num_leads, output, overwrite=overwrite, resume=resume
-    )
-    click.echo(f"{len(written)} forecast{'s' if len(written) != 1 else ''} of {num_leads} lead times by {forecaster.name}: {output}")
+    written = write_forecasts(forecaster, source, times, num_leads, output, overwrite=overwrite, resume=resume)
+    number = f"{len(written)} forecast{'s' if len(written) != 1 else ''}"
+    click.echo(f"{number} of {num_leads} lead times by {forecaster.name}: {output}")
 
 
 def write_forecasts(
@@ -78,7 +79,9 @@ def write_forecasts(
     if len(times) == 0:
         raise DataError(f"the archive has no {forecaster.input_frames} consecutive frames to start from")
     if output.suffix == ".nc" and len(times) != 1:
-        raise ConfigError(f"{output} holds one issue time, {len(times)} were asked for", "give -o a folder or a .zarr name")
+        raise ConfigError(
+            f"{output} holds one issue time, {len(times)} were asked for", "give -o a folder or a .zarr name"
+        )
     if output.suffix == ".zarr":
         parts = [forecast_at(forecaster, source, time, num_leads) for time in tqdm(times, desc="predict", disable=None)]
         whole = Forecast(

@@ -21,7 +21,13 @@ ORIGIN = "training.json"
 @source_option
 @set_option
 @output_option("The run folder.", required=False)
-@click.option("--validation", "validation", multiple=True, type=click.Path(path_type=Path), help="Validate on this whole archive instead of on a share of the others.")
+@click.option(
+    "--validation",
+    "validation",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Validate on this whole archive instead of on a share of the others.",
+)
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue this run folder where it stopped.")
 @click.option("--init-from", type=click.Path(path_type=Path), help="Start from the weights of this model.")
 @click.option("--resample", is_flag=True, help="Bring archives of another pixel size to that of the first.")
@@ -50,7 +56,9 @@ def command(
 
     if resume is not None:
         if archives or output or source or overrides or init_from:
-            raise ConfigError("--resume takes archives and configuration from the run folder", "give --resume RUN alone")
+            raise ConfigError(
+                "--resume takes archives and configuration from the run folder", "give --resume RUN alone"
+            )
         remembered = _remembered(resume)
         archives = tuple(Path(path) for path in remembered["archives"])
         validation = tuple(Path(path) for path in remembered["validation"])
@@ -65,8 +73,9 @@ def command(
         config = load_config(source or "radar", overrides=[*overrides, *extra]).config
         run = output or Path("run")
     data, cache = _data(archives, validation, config, cache)
+    samples = data.provenance
     click.echo(
-        f"{data.provenance['training_samples']} training and {data.provenance['validation_samples']} validation samples, "
+        f"{samples['training_samples']} training and {samples['validation_samples']} validation samples, "
         f"{config.data.input_frames} frames in, {config.data.output_frames} out, at {run}",
         err=True,
     )
@@ -82,9 +91,10 @@ def command(
 
 def train(data: Any, config: Any, run: Path, *, resume: bool = False, init_from: Path | None = None) -> Any:
     """fit with validation CSI and the exit codes of a stop; prints where the model is."""
+    from nowcast.verification.counts import count_events
+
     from cli.main import EXIT_INTERRUPTED, EXIT_TERMINATED, version
     from nowcast.training.fit import Interrupted, fit
-    from nowcast.verification.counts import count_events
 
     provenance = {"command": shlex.join(["nowcast", *sys.argv[1:]]), "nowcast": version()}
     try:
@@ -100,8 +110,11 @@ def train(data: Any, config: Any, run: Path, *, resume: bool = False, init_from:
     return result
 
 
-def _data(archives: tuple[Path, ...], validation: tuple[Path, ...], config: Any, cache: Path | None) -> tuple[Any, Path]:
+def _data(
+    archives: tuple[Path, ...], validation: tuple[Path, ...], config: Any, cache: Path | None
+) -> tuple[Any, Path]:
     from nowcast.data.archive import open_archive
+
     from nowcast.data.normalize import Normalizer
     from nowcast.training.dataset import DESCRIPTION, default_cache, open_packed, pack_archive, rain_training_data
 
@@ -123,7 +136,9 @@ def _data(archives: tuple[Path, ...], validation: tuple[Path, ...], config: Any,
     return data, cache
 
 
-def _remember(run: Path, archives: tuple[Path, ...], validation: tuple[Path, ...], cache: Path, config: dict[str, Any]) -> None:
+def _remember(
+    run: Path, archives: tuple[Path, ...], validation: tuple[Path, ...], cache: Path, config: dict[str, Any]
+) -> None:
     values = {
         "archives": [str(path.resolve()) for path in archives],
         "validation": [str(path.resolve()) for path in validation],
@@ -140,5 +155,7 @@ def _remembered(run: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads((run / ORIGIN).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"{run} is not a run folder: {error}", "give the folder that `nowcast train -o` made") from error
+        raise DataError(
+            f"{run} is not a run folder: {error}", "give the folder that `nowcast train -o` made"
+        ) from error
     return values

@@ -52,7 +52,9 @@ class DataConfig(Section):
     input_frames: int = Field(5, ge=1, description="frames a forecast starts from")
     output_frames: int = Field(12, ge=1, description="frames to forecast in training")
     crop: int | None = Field(None, ge=8, description="side of the training crop in pixels; none: the whole grid")
-    crop_stride: int | None = Field(None, ge=1, description="distance between crops offered to the sampler; none: half a crop")
+    crop_stride: int | None = Field(
+        None, ge=1, description="distance between crops offered to the sampler; none: half a crop"
+    )
     validation_share: Number = Field(0.15, ge=0, lt=1, description="share of the time axis held for validation")
     test_share: Number = Field(0.15, ge=0, lt=1, description="share of the time axis held for testing, never seen")
     block_hours: Number = Field(24.0, gt=0, description="length of the contiguous blocks that are given to one split")
@@ -72,7 +74,7 @@ class NormalizerConfig(Section):
 class ModelConfig(Section):
     """The net."""
 
-    name: str = Field("encoder_forecaster", description="a registered forecaster, or module:Class of one's own")
+    name: str = Field("encoder_forecaster", description="a registered forecaster")
     hidden_channels: Integers = Field((64, 64), description="hidden channels of each recurrent layer")
     kernel_size: Integers = Field((3,), description="input-to-state kernel of each layer, or one for all")
     recurrent_kernel_size: Integers | None = Field(None, description="state-to-state kernel; none: as kernel_size")
@@ -110,7 +112,9 @@ class TrainingConfig(Section):
     schedule: Literal["constant", "cosine", "one_cycle", "step"] = "cosine"
     warmup_steps: int = Field(50, ge=0)
     gradient_clip: Number = Field(1.0, gt=0, description="bound of the gradient norm")
-    precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="auto: bf16 where the GPU has it, else 32")
+    precision: Literal["auto", "32", "bf16", "16"] = Field(
+        "auto", description="auto: bf16 where the GPU has it, else 32"
+    )
     devices: Literal["auto"] | int = Field("auto", description="GPUs to use")
     validate_every: int = Field(200, ge=1, description="optimiser steps between validations")
     validation_batches: int = Field(16, ge=1, description="batches of one validation")
@@ -129,12 +133,12 @@ class ScoresConfig(Section):
 class Config(Section):
     """One training run."""
 
-    data: DataConfig = Field(default_factory=DataConfig)
-    normalizer: NormalizerConfig = Field(default_factory=NormalizerConfig)
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    loss: LossConfig = Field(default_factory=LossConfig)
-    training: TrainingConfig = Field(default_factory=TrainingConfig)
-    scores: ScoresConfig = Field(default_factory=ScoresConfig)
+    data: DataConfig = DataConfig()
+    normalizer: NormalizerConfig = NormalizerConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+    scores: ScoresConfig = ScoresConfig()
 
 
 @dataclass(frozen=True)

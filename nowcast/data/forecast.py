@@ -24,7 +24,12 @@ AXES = ("realization", "issue_time", "lead_time", "y", "x")
 UNITS = {"mm h-1", "mm/h", "mm h**-1", "kg m-2 h-1"}
 # CF 1.11 asks whether times count leap seconds; POSIX time does not.
 LEAP_SECONDS = {"units_metadata": "leap_seconds: none"}
-TIME_ENCODING = {"units": "seconds since 1970-01-01 00:00:00", "calendar": "standard", "dtype": "int64", "_FillValue": None}
+TIME_ENCODING = {
+    "units": "seconds since 1970-01-01 00:00:00",
+    "calendar": "standard",
+    "dtype": "int64",
+    "_FillValue": None,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +199,10 @@ def load_forecast(path: str | Path) -> Forecast:
     if not path.exists():
         raise DataError(f"there is no forecast file {path}")
     try:
-        opened = xr.open_zarr(path, consolidated=False, decode_timedelta=False) if path.is_dir() else xr.open_dataset(
-            path, decode_timedelta=False
+        opened = (
+            xr.open_zarr(path, consolidated=False, decode_timedelta=False)
+            if path.is_dir()
+            else xr.open_dataset(path, decode_timedelta=False)
         )
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} cannot be read as netCDF or Zarr: {error}", "give a CF forecast file") from error
@@ -228,7 +235,11 @@ def _from_dataset(dataset: xr.Dataset, path: Path) -> Forecast:
         field.values,
         issue.values,
         lead_times,
-        Grid(dataset[rate.dims[-1]].values, dataset[rate.dims[-2]].values, mapping.get("crs_wkt") or mapping["spatial_ref"]),
+        Grid(
+            dataset[rate.dims[-1]].values,
+            dataset[rate.dims[-2]].values,
+            mapping.get("crs_wkt") or mapping["spatial_ref"],
+        ),
         str(attributes.pop("model", path.stem)),
         None if interval is None else float(interval),
         attributes,

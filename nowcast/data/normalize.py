@@ -58,7 +58,7 @@ class Normalizer:
     @property
     def largest_mm_h(self) -> float:
         """The rate at which the scale saturates [mm/h]."""
-        return float(HKO7_RELATION.rain_rate(np.float64(60.0))) if self.kind == "pixel" else self.maximum_mm_h
+        return float(HKO7_RELATION.rain_rate(np.array(60.0))) if self.kind == "pixel" else self.maximum_mm_h
 
     def transform(self, rain_rate: np.ndarray) -> np.ndarray:
         """Normalised values in [0, 1], float32, of rain rates [mm/h]; NaN stays NaN."""

@@ -36,8 +36,8 @@ class WindowReport:
 
     def describe(self) -> str:
         return (
-            f"{self.present} of {self.frames} frames present in {self.runs} gap-free runs, the longest {self.longest_run}; "
-            f"{self.windows} windows of {self.window_length} frames"
+            f"{self.present} of {self.frames} frames present in {self.runs} gap-free runs, "
+            f"the longest {self.longest_run}; {self.windows} windows of {self.window_length} frames"
         )
 
 

@@ -108,7 +108,9 @@ def load_bundle(path: str | Path) -> Bundle:
         values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         version = values["format_version"]
         if version != FORMAT_VERSION:
-            raise DataError(f"{folder} has bundle format {version}, this version reads {FORMAT_VERSION}", "update nowcast")
+            raise DataError(
+                f"{folder} has bundle format {version}, this version reads {FORMAT_VERSION}", "update nowcast"
+            )
         config = config_from_dict(values["config"])
         net = build_forecaster(config.model, values["in_channels"])
         net.load_state_dict(load_file(folder / WEIGHTS))
@@ -124,5 +126,3 @@ def load_bundle(path: str | Path) -> Bundle:
         None if pixel_size is None else (float(pixel_size[0]), float(pixel_size[1])),
         values["provenance"],
     )
-
-

@@ -37,7 +37,9 @@ class Nowcaster:
         """
         bundle = load_bundle(path)
         if bundle.step_seconds is None:
-            raise DataError(f"{path} was not trained on rain (Moving MNIST?)", "give a model trained by `nowcast train`")
+            raise DataError(
+                f"{path} was not trained on rain (Moving MNIST?)", "give a model trained by `nowcast train`"
+            )
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         bundle.net.to(chosen)
         return cls(bundle, chosen)
@@ -65,7 +67,8 @@ class Nowcaster:
         if seconds != self.bundle.step_seconds:
             assert self.bundle.step_seconds is not None
             raise MismatchError(
-                f"the model was trained on steps of {self.bundle.step_seconds / 60:g} min, {name} has {seconds / 60:g} min",
+                f"the model was trained on steps of {self.bundle.step_seconds / 60:g} min, "
+                f"{name} has {seconds / 60:g} min",
                 "train a model on data of this step",
             )
         wanted = self.bundle.pixel_size_km

@@ -98,7 +98,7 @@ def forecast_at(
     require_fit = getattr(forecaster, "require_fit", None)
     if require_fit is not None:
         require_fit(source.grid, source.step, "the archive")
-    issue_time = np.datetime64(issue_time, "s")
+    issue_time = issue_time.astype("datetime64[s]")
     at = np.flatnonzero(source.times == issue_time)
     if at.size == 0:
         raise DataError(

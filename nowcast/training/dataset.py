@@ -147,7 +147,8 @@ def default_cache() -> Path:
 class BatchSource(Protocol):
     """What training needs of a data set: samples by number, a batch at a time."""
 
-    weights: np.ndarray | None
+    @property
+    def weights(self) -> np.ndarray | None: ...
 
     def __len__(self) -> int: ...
 
@@ -326,7 +327,8 @@ def _require_one_kind(archives: Sequence[PackedArchive]) -> None:
         here, there = first.grid.pixel_size_km, other.grid.pixel_size_km
         if not np.allclose(here, there, rtol=PIXEL_SIZE_TOLERANCE):
             raise DataError(
-                f"{first.name} has pixels of {here[0]:.4g}x{here[1]:.4g} km, {other.name} of {there[0]:.4g}x{there[1]:.4g} km",
+                f"{first.name} has pixels of {here[0]:.4g}x{here[1]:.4g} km, "
+                f"{other.name} of {there[0]:.4g}x{there[1]:.4g} km",
                 "pass --resample to bring every archive to the pixel size of the first",
             )
 
@@ -335,7 +337,9 @@ def _crop_size(archives: Sequence[PackedArchive], crop: int | None) -> tuple[int
     shapes = {archive.grid.shape for archive in archives}
     if crop is None:
         if len(shapes) > 1:
-            raise ConfigError(f"the archives have grids of {sorted(shapes)} pixels and data.crop is not set", "set data.crop")
+            raise ConfigError(
+                f"the archives have grids of {sorted(shapes)} pixels and data.crop is not set", "set data.crop"
+            )
         return shapes.pop()
     smallest = min(min(shape) for shape in shapes)
     if crop > smallest:

@@ -125,15 +125,19 @@ def fit(
     if stop.signum is not None:
         raise Interrupted(stop.signum)
     loss = _take_best(module, best) if data.validation is not None else math.nan
-    remembered = dict(provenance or {}) | data.provenance | {
-        "steps": trainer.global_step,
-        "seed": seed,
-        "validation_loss": None if math.isnan(loss) else loss,
-        "device": _device_name(trainer),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "parameters": sum(parameter.numel() for parameter in net.parameters()),
-    }
+    remembered = (
+        dict(provenance or {})
+        | data.provenance
+        | {
+            "steps": trainer.global_step,
+            "seed": seed,
+            "validation_loss": None if math.isnan(loss) else loss,
+            "device": _device_name(trainer),
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        }
+    )
     bundle = Bundle(
         net, config, data.normalizer, data.in_channels, data.step_seconds, data.pixel_size_km, remembered
     ).save(run / MODEL)
@@ -268,7 +272,9 @@ class DataLoaders(lightning.LightningDataModule):
         return self._loader(self.data.validation, batches)
 
     def _loader(self, source: BatchSource, batches: Any) -> DataLoader[Batch]:
-        workers = self.training.workers if self.training.workers is not None else (4 if torch.cuda.is_available() else 0)
+        workers = (
+            self.training.workers if self.training.workers is not None else (4 if torch.cuda.is_available() else 0)
+        )
         return DataLoader(
             source,  # type: ignore[arg-type]
             batch_sampler=batches,
@@ -279,7 +285,7 @@ class DataLoaders(lightning.LightningDataModule):
         )
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
@@ -346,7 +352,9 @@ class ProgressLines(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         scores = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
         if scores and not trainer.sanity_checking:
-            log.info("validation at step %d: %s", trainer.global_step, ", ".join(f"{k} {v:.4g}" for k, v in scores.items()))
+            log.info(
+                "validation at step %d: %s", trainer.global_step, ", ".join(f"{k} {v:.4g}" for k, v in scores.items())
+            )
 
 
 def _trainer(training: TrainingConfig, run: Path, *, validates: bool) -> tuple[lightning.Trainer, ModelCheckpoint]:
@@ -431,7 +439,10 @@ def _device_name(trainer: lightning.Trainer) -> str:
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Lightning's banners and its advice on loaders and resuming, which `StepBatches` makes moot, stay unsaid."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -446,4 +457,3 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-

@@ -45,9 +45,7 @@ def make_loss(config: LossConfig, normalizer: Normalizer) -> Loss:
 
 def cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Mean binary cross-entropy of grey targets, in nats a pixel (Shi et al. 2015, section 4.1, there summed)."""
-    return masked_mean(
-        functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none"), valid
-    )
+    return masked_mean(functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none"), valid)
 
 
 def mean_squared_error(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
