@@ -97,7 +97,7 @@ class Forecast:
         if self.issue_times.size != 1:
             raise ValueError(f"one file holds one issue time, got {self.issue_times.size}; save to a .zarr store")
         times = self.valid_times[0].astype("datetime64[ns]")
-        dataset = xr.Dataset(coords=_space(self.grid))
+        dataset = xr.Dataset(coords=space_coordinates(self.grid))
         dataset = dataset.assign_coords(
             time=("time", times, {"standard_name": "time", "long_name": "valid time", "axis": "T", **LEAP_SECONDS}),
             forecast_reference_time=(
@@ -140,7 +140,7 @@ class Forecast:
         return path
 
     def _to_zarr_dataset(self) -> xr.Dataset:
-        dataset = xr.Dataset(coords=_space(self.grid)).assign_coords(
+        dataset = xr.Dataset(coords=space_coordinates(self.grid)).assign_coords(
             forecast_reference_time=(
                 "forecast_reference_time",
                 self.issue_times.astype("datetime64[ns]"),
@@ -253,7 +253,8 @@ def _find(dataset: xr.Dataset, standard_name: str, path: Path) -> xr.DataArray:
     raise DataError(f"{path} is not a forecast file: it has no variable with standard_name '{standard_name}'")
 
 
-def _space(grid: Grid) -> dict[str, Any]:
+def space_coordinates(grid: Grid) -> dict[str, Any]:
+    """CF coordinate variables of a grid as (dims, values, attributes): axes, and lat and lon on projected grids."""
     latitude, longitude = grid.lat_lon()
     if grid.is_geographic:
         x_attributes = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"}

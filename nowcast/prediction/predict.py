@@ -33,12 +33,23 @@ class FramesForecaster(Protocol):
 class FrameSource(Protocol):
     """Frames on a regular time axis: an archive."""
 
-    grid: Grid
-    step: np.timedelta64
-    times: np.ndarray
-    present: np.ndarray
-    fingerprint: str
-    is_synthetic: bool
+    @property
+    def grid(self) -> Grid: ...
+
+    @property
+    def step(self) -> np.timedelta64: ...
+
+    @property
+    def times(self) -> np.ndarray: ...
+
+    @property
+    def present(self) -> np.ndarray: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def is_synthetic(self) -> bool: ...
 
     @property
     def interval_minutes(self) -> float | None: ...

@@ -35,13 +35,26 @@ PIXEL_SIZE_TOLERANCE = 0.01
 class Archive(Protocol):
     """What packing needs of an archive."""
 
-    path: Path
-    grid: Grid
-    step: np.timedelta64
-    times: np.ndarray
-    present: np.ndarray
-    fingerprint: str
-    is_synthetic: bool
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def grid(self) -> Grid: ...
+
+    @property
+    def step(self) -> np.timedelta64: ...
+
+    @property
+    def times(self) -> np.ndarray: ...
+
+    @property
+    def present(self) -> np.ndarray: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def is_synthetic(self) -> bool: ...
 
     def rain_rate(self, start: int, stop: int) -> np.ndarray: ...
 
