@@ -114,23 +114,24 @@ def _data(
     archives: tuple[Path, ...], validation: tuple[Path, ...], config: Any, cache: Path | None
 ) -> tuple[Any, Path]:
     from nowcast.data.archive import open_archive
-
     from nowcast.data.normalize import Normalizer
     from nowcast.training.dataset import DESCRIPTION, default_cache, open_packed, pack_archive, rain_training_data
 
     cache = cache or default_cache()
 
-    def packed(path: Path) -> Any:
+    def packed(path: Path, pixel_size_km: tuple[float, float] | None) -> Any:
         if (path / DESCRIPTION).is_file():
             return open_packed(path)
-        return pack_archive(open_archive(path), cache)
+        return pack_archive(open_archive(path), cache, pixel_size_km=pixel_size_km)
 
+    first = packed(archives[0], None)
+    size = first.grid.pixel_size_km if config.data.resample else None
     normalizer = Normalizer(config.normalizer.kind, config.normalizer.minimum_mm_h, config.normalizer.maximum_mm_h)
     data = rain_training_data(
-        [packed(path) for path in archives],
+        [first, *(packed(path, size) for path in archives[1:])],
         config.data,
         normalizer,
-        validation_archives=[packed(path) for path in validation],
+        validation_archives=[packed(path, size) for path in validation],
         seed=config.training.seed,
     )
     return data, cache

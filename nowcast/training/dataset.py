@@ -20,6 +20,7 @@ import numpy as np
 from nowcast.config import DataConfig
 from nowcast.data.grid import Grid
 from nowcast.data.normalize import Normalizer
+from nowcast.data.resample import Resampler
 from nowcast.data.windows import Q_MIN, Q_SLOPE, SPLITS, Split, require_windows, split_windows, window_starts
 from nowcast.errors import ConfigError, DataError
 from nowcast.models.inputs import Batch, rain_inputs, rain_targets
@@ -85,34 +86,47 @@ class PackedArchive:
 
 
 def pack_archive(
-    archive: Archive, cache: str | Path, *, on_progress: Callable[[int, int], None] | None = None
+    archive: Archive,
+    cache: str | Path,
+    *,
+    pixel_size_km: tuple[float, float] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> PackedArchive:
     """The packed copy of an archive, made in the folder `cache` unless it is there already.
 
-    The copy is found by the archive's fingerprint, so a changed archive is packed anew. Written atomically.
+    The copy is found by the archive's fingerprint, so a changed archive is packed anew. Written atomically. With
+    `pixel_size_km` (dy, dx) an archive of another pixel size is resampled to it by area.
     """
-    folder = Path(cache) / archive.fingerprint[:24]
+    resampler = None
+    if pixel_size_km is not None and not np.allclose(archive.grid.pixel_size_km, pixel_size_km, PIXEL_SIZE_TOLERANCE):
+        resampler = Resampler.to_pixel_size(archive.grid, pixel_size_km)
+    size = "" if resampler is None else "-" + "x".join(f"{side:.4g}" for side in resampler.grid.pixel_size_km)
+    folder = Path(cache) / (archive.fingerprint[:24] + size)
     if not (folder / DESCRIPTION).is_file():
-        _write_packed(archive, folder, on_progress)
+        _write_packed(archive, folder, resampler, on_progress)
     return open_packed(folder)
 
 
-def _write_packed(archive: Archive, folder: Path, on_progress: Callable[[int, int], None] | None) -> None:
+def _write_packed(
+    archive: Archive, folder: Path, resampler: Resampler | None, on_progress: Callable[[int, int], None] | None
+) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    shape = (len(archive.times), *archive.grid.shape)
+    grid = archive.grid if resampler is None else resampler.grid
+    shape = (len(archive.times), *grid.shape)
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=folder.parent) as scratch:
         draft = Path(scratch) / "packed"
         draft.mkdir()
         array = np.lib.format.open_memmap(draft / ARRAY, mode="w+", dtype=np.float32, shape=shape)
         for index in range(shape[0]):
-            array[index] = archive.rain_rate(index, index + 1)[0] if archive.present[index] else np.nan
+            field_ = archive.rain_rate(index, index + 1)[0] if archive.present[index] else None
+            array[index] = np.nan if field_ is None else field_ if resampler is None else resampler(field_)
             if on_progress is not None:
                 on_progress(index + 1, shape[0])
         array.flush()
         del array
         description = {
             "name": str(archive.path),
-            "grid": archive.grid.to_dict(),
+            "grid": grid.to_dict(),
             "step_seconds": int(archive.step / np.timedelta64(1, "s")),
             "first_time": str(archive.times[0].astype("datetime64[s]")),
             "present": [int(flag) for flag in archive.present],
