@@ -37,8 +37,8 @@ def command(
 ) -> None:
     """Forecast from ARCHIVE with MODEL: a run folder, a bundle, persistence, extrapolation or scale-decay."""
     import numpy as np
-    from nowcast.data.archive import open_archive
 
+    from nowcast.data.archive import open_archive
     from nowcast.errors import ConfigError
     from nowcast.prediction.predict import choose_issue_times, possible_issue_times
 
