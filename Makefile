@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "Python's venv module is missing. On Debian: apt install python3-venv"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test,mnist]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
 	@touch $(STAMP)
 
 demo: env

@@ -100,6 +100,13 @@ class LossConfig(Section):
         return self
 
 
+class AugmentConfig(Section):
+    """How training samples are varied; validation never is."""
+
+    flip: bool = Field(False, description="turn and mirror batches: rain has no preferred direction")
+    drop_input: Number = Field(0.0, ge=0, lt=1, description="chance that an input frame but the last is missing")
+
+
 class TrainingConfig(Section):
     """How long and how fast."""
 
@@ -115,11 +122,15 @@ class TrainingConfig(Section):
     precision: Literal["auto", "32", "bf16", "16"] = Field(
         "auto", description="auto: bf16 where the GPU has it, else 32"
     )
-    devices: Literal["auto"] | int = Field("auto", description="GPUs to use")
+    devices: Literal["auto"] | int = Field("auto", description="GPUs (on a CPU: processes) to use on each node")
+    nodes: int = Field(1, ge=1, description="machines to use, started by torchrun or SLURM")
+    ema: Number | None = Field(None, gt=0, lt=1, description="decay of averaged weights, e.g. 0.99; none: off")
     validate_every: int = Field(200, ge=1, description="optimiser steps between validations")
     validation_batches: int = Field(16, ge=1, description="batches of one validation")
     patience: int | None = Field(None, ge=1, description="stop after this many validations without a better loss")
     checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints are kept")
+    tensorboard: bool = Field(False, description="also log for TensorBoard (an extra)")
     workers: int | None = Field(None, ge=0, description="data-loading processes; none: 4 with a GPU, else 0")
     seed: int = Field(0, ge=0)
 
@@ -137,6 +148,7 @@ class Config(Section):
     normalizer: NormalizerConfig = NormalizerConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
     training: TrainingConfig = TrainingConfig()
     scores: ScoresConfig = ScoresConfig()
 

@@ -9,48 +9,36 @@ from __future__ import annotations
 import logging
 import math
 import platform
-import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import lightning
-import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor
-from torch.utils.data import DataLoader
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from nowcast.config import Config, TrainingConfig, write_config
-from nowcast.errors import ConfigError, DataError, MismatchError
+from nowcast.errors import ConfigError, MismatchError, MissingPackageError
 from nowcast.models.bundle import Bundle, load_bundle
-from nowcast.models.inputs import Batch, rain_rate_of
 from nowcast.models.registry import build_forecaster
-from nowcast.training.dataset import BatchSource, TrainingData
-from nowcast.training.losses import make_loss
-from nowcast.training.sampling import StepBatches
+from nowcast.training.callbacks import ProgressLines, StopOnSignal
+from nowcast.training.checkpoints import CHECKPOINTS, last_readable, step_name
+from nowcast.training.dataset import TrainingData
+from nowcast.training.loaders import DataLoaders
+from nowcast.training.module import EventCounter, ForecastModule
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
-LAST = "last.ckpt"
-BEST = "best.ckpt"
+BEST = "best"
 MODEL = "model"
-# Seconds between two lines of progress.
-PROGRESS_INTERVAL = 5.0
-
-
-class EventCounter(Protocol):
-    """Counts events above thresholds; the command hands in the one of `nowcast.verification`."""
-
-    def __call__(self, forecast: np.ndarray, observed: np.ndarray, thresholds: np.ndarray) -> Any: ...
+LOGS = "logs"
 
 
 @dataclass(frozen=True)
@@ -62,12 +50,14 @@ class FitResult:
         steps: Optimiser steps done, those before a resume included.
         validation_loss: The best one, NaN without validation.
         minutes: Wall time of this call.
+        skipped: Steps whose gradient was not finite.
     """
 
     bundle: Path
     steps: int
     validation_loss: float
     minutes: float
+    skipped: int = 0
 
 
 class Interrupted(Exception):
@@ -94,14 +84,14 @@ def fit(
         data: Batches, normaliser and what the model must remember of them.
         config: The resolved configuration.
         run: The run folder; made when absent.
-        resume: Continue from the last checkpoint in it.
+        resume: Continue from the last readable checkpoint in it.
         init_from: A bundle or run to take the first weights from (fine-tuning).
         count_events: For validation CSI; without it only the loss is logged.
         provenance: What else the bundle should remember: command, versions, ...
 
     Raises:
-        ConfigError: A loss that does not fit the normaliser, a net that cannot be built.
-        DataError: `resume` without a readable checkpoint.
+        ConfigError: A loss that does not fit the normaliser, a net that cannot be built, a GPU too small.
+        DataError: `resume` without a readable checkpoint; a gradient that stays not finite.
         MismatchError: Weights of `init_from` that do not fit the net.
         Interrupted: SIGINT or SIGTERM; the checkpoint is written, the same call with `resume` goes on.
     """
@@ -113,15 +103,21 @@ def fit(
     net = build_forecaster(config.model, data.in_channels)
     _start_weights(net, data, init_from)
     module = ForecastModule(net, config, data, count_events)
-    checkpoint = run / CHECKPOINTS / LAST
-    if resume and not checkpoint.is_file():
-        raise DataError(f"{run} holds no checkpoint to resume from", "start it anew without --resume")
+    checkpoint = last_readable(run / CHECKPOINTS) if resume else None
     write_config(config, run / "config.yaml")
-    trainer, best = _trainer(config.training, run, validates=data.validation is not None)
-    loaders = DataLoaders(data, config.training)
-    with _quiet_lightning():
-        trainer.fit(module, datamodule=loaders, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
-    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal))  # type: ignore[attr-defined]
+    trainer, best, stop = _trainer(config.training, run, validates=data.validation is not None)
+    if config.training.batch_size < trainer.world_size:
+        raise ConfigError(
+            f"training.batch_size is {config.training.batch_size} for {trainer.world_size} processes",
+            f"--set training.batch_size={trainer.world_size}",
+        )
+    with _quiet_lightning(), _memory_advice(config):
+        trainer.fit(
+            module,
+            datamodule=DataLoaders(data, config.training),
+            ckpt_path=None if checkpoint is None else str(checkpoint),
+            weights_only=True,
+        )
     if stop.signum is not None:
         raise Interrupted(stop.signum)
     loss = _take_best(module, best) if data.validation is not None else math.nan
@@ -130,242 +126,42 @@ def fit(
         | data.provenance
         | {
             "steps": trainer.global_step,
+            "skipped_steps": module.skipped,
             "seed": seed,
             "validation_loss": None if math.isnan(loss) else loss,
             "device": _device_name(trainer),
+            "processes": trainer.world_size,
             "torch": str(torch.__version__),
             "python": platform.python_version(),
             "parameters": sum(parameter.numel() for parameter in net.parameters()),
         }
     )
-    bundle = Bundle(
-        net, config, data.normalizer, data.in_channels, data.step_seconds, data.pixel_size_km, remembered
-    ).save(run / MODEL)
-    return FitResult(bundle, trainer.global_step, loss, (time.monotonic() - began) / 60)
+    bundle = Bundle(net, config, data.normalizer, data.in_channels, data.step_seconds, data.pixel_size_km, remembered)
+    if trainer.is_global_zero:
+        bundle.save(run / MODEL)
+    trainer.strategy.barrier()
+    return FitResult(run / MODEL, trainer.global_step, loss, (time.monotonic() - began) / 60, module.skipped)
 
 
-class ForecastModule(lightning.LightningModule):
-    """A forecaster with its loss, optimiser and validation; knows batches, not archives."""
-
-    def __init__(self, net: torch.nn.Module, config: Config, data: TrainingData, count_events: EventCounter | None):
-        super().__init__()
-        self.net = net
-        self.config = config
-        self.normalizer = data.normalizer
-        self.loss = make_loss(config.loss, data.normalizer)
-        self.count_events = count_events if data.step_seconds is not None else None
-        self.thresholds = np.array(config.scores.thresholds_mm_h)
-        self._events: list[np.ndarray] = []
-        self._losses: list[float] = []
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch.to(device)
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Dropout and noise are a function of seed and step, so that a resumed run draws what the unbroken one drew.
-        torch.manual_seed(hash((self.config.training.seed, self.global_step)) & 0x7FFF_FFFF)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self.net.forward_logits(batch.inputs, batch.targets.shape[1])  # type: ignore[operator]
-        loss = self.loss(logits, batch.targets, batch.valid)
-        if not torch.isfinite(loss):
-            raise DataError(
-                f"the loss is {loss.item()} at step {self.global_step}",
-                "lower training.learning_rate or training.gradient_clip",
-            )
-        self.log("train_loss", loss, on_step=True, on_epoch=False, batch_size=len(batch))
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self.net.forward_logits(batch.inputs, batch.targets.shape[1])  # type: ignore[operator]
-        loss = self.loss(logits, batch.targets, batch.valid)
-        self.log("val_loss", loss, on_epoch=True, batch_size=len(batch), sync_dist=True)
-        if self.count_events is not None:
-            missing = ~batch.valid.squeeze(-3).cpu().numpy()
-            observed = np.where(missing, np.nan, rain_rate_of(batch.targets, self.normalizer))
-            forecast = rain_rate_of(torch.sigmoid(logits.float()), self.normalizer)
-            events = self.count_events(forecast, observed, self.thresholds)
-            axes = tuple(range(events.hits.ndim - 1))
-            self._events.append(np.stack([e.sum(axis=axes) for e in (events.hits, events.false_alarms, events.misses)]))
-
-    def on_validation_epoch_end(self) -> None:
-        if not self._events:
-            return
-        hits, false_alarms, misses = np.sum(self._events, axis=0)
-        self._events = []
-        for index, threshold in enumerate(self.thresholds):
-            happened = hits[index] + false_alarms[index] + misses[index]
-            csi = hits[index] / happened if happened else math.nan  # 0/0 is undefined, never 0
-            self.log(f"val_csi_{threshold:g}", float(csi))
-
-    def configure_optimizers(self) -> Any:
-        training = self.config.training
-        optimizer = make_optimizer(self.net, training)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def make_optimizer(net: torch.nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimiser of a configuration; biases, norms and peepholes are not decayed."""
-    decayed = [p for name, p in net.named_parameters() if p.ndim > 1 and "peephole" not in name]
-    others = [p for name, p in net.named_parameters() if not (p.ndim > 1 and "peephole" not in name)]
-    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    rate = training.learning_rate
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate)
-    if training.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=rate)
-    return torch.optim.RMSprop(groups, lr=rate, alpha=0.9)
-
-
-def learning_rate_factor(step: int, training: TrainingConfig) -> float:
-    """The learning rate at a step as a share of the configured one.
-
-    constant: 1 after the warm-up. cosine: from 1 to 0 over the rest. one_cycle: up over 30 % of the run, then down
-    (cosine both). step: x 0.7 at each tenth of the run (as Shi et al. 2017 did every 20,000 steps).
-    """
-    warm = min(1.0, (step + 1) / max(1, training.warmup_steps))
-    progress = min(1.0, step / max(1, training.max_steps))
-    if training.schedule == "cosine":
-        return warm * 0.5 * (1 + math.cos(math.pi * progress))
-    if training.schedule == "one_cycle":
-        rise = 0.3
-        if progress < rise:
-            return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * progress / rise))
-        return 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
-    if training.schedule == "step":
-        return warm * 0.7 ** int(progress * 10)
-    return warm
-
-
-class DataLoaders(lightning.LightningDataModule):
-    """Training and validation loaders; the training one starts at the step that the trainer has reached."""
-
-    def __init__(self, data: TrainingData, training: TrainingConfig) -> None:
-        super().__init__()
-        self.data = data
-        self.training = training
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        trainer = self.trainer
-        assert trainer is not None
-        batches = StepBatches(
-            len(self.data.train),
-            self.training.batch_size,
-            self.training.max_steps,
-            self.training.seed,
-            first_step=trainer.global_step,
-            weights=self.data.train.weights,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
-        return self._loader(self.data.train, batches)
-
-    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
-        if self.data.validation is None:
-            return []
-        # The same evenly spread samples at every validation: uniform, never rain-weighted.
-        number = min(len(self.data.validation), self.training.validation_batches * self.training.batch_size)
-        samples = np.unique(np.linspace(0, len(self.data.validation) - 1, number).round().astype(int))
-        size = self.training.batch_size
-        batches = [samples[i : i + size].tolist() for i in range(0, samples.size, size)]
-        return self._loader(self.data.validation, batches)
-
-    def _loader(self, source: BatchSource, batches: Any) -> DataLoader[Batch]:
-        workers = (
-            self.training.workers if self.training.workers is not None else (4 if torch.cuda.is_available() else 0)
-        )
-        return DataLoader(
-            source,  # type: ignore[arg-type]
-            batch_sampler=batches,
-            collate_fn=_as_it_is,
-            num_workers=workers,
-            multiprocessing_context="spawn" if workers else None,
-            persistent_workers=workers > 0,
-        )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-class StopOnSignal(Callback):
-    """Ends training after the running step when SIGINT or SIGTERM comes, with a checkpoint; a second one kills."""
-
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
-        self.signum: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[signum] = signal.signal(signum, self._note)
-            except ValueError:  # not in the main thread: the caller's signals are the caller's
-                return
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        self.signum = signum
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self.signum is not None:
-            trainer.save_checkpoint(self.checkpoint)
-            trainer.should_stop = True
-
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        self._restore()
-
-
-class ProgressLines(Callback):
-    """One line every few seconds: step, loss, rate, time left."""
-
-    def __init__(self, max_steps: int) -> None:
-        self.max_steps = max_steps
-        self._last = self._start = time.monotonic()
-        self._first_step = 0
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._start = self._last = time.monotonic()
-        self._first_step = trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        now = time.monotonic()
-        if now - self._last < PROGRESS_INTERVAL or not trainer.is_global_zero:
-            return
-        self._last = now
-        done = trainer.global_step
-        rate = (done - self._first_step) / (now - self._start)
-        left = timedelta(seconds=round((self.max_steps - done) / rate)) if rate else "?"
-        loss = outputs["loss"].item() if isinstance(outputs, Mapping) else float("nan")
-        log.info("step %d of %d, loss %.4g, %.2f steps/s, %s left", done, self.max_steps, loss, rate, left)
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        scores = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
-        if scores and not trainer.sanity_checking:
-            log.info(
-                "validation at step %d: %s", trainer.global_step, ", ".join(f"{k} {v:.4g}" for k, v in scores.items())
-            )
-
-
-def _trainer(training: TrainingConfig, run: Path, *, validates: bool) -> tuple[lightning.Trainer, ModelCheckpoint]:
+def _trainer(
+    training: TrainingConfig, run: Path, *, validates: bool
+) -> tuple[lightning.Trainer, ModelCheckpoint, StopOnSignal]:
     folder = run / CHECKPOINTS
-    best = ModelCheckpoint(
-        folder, filename=Path(BEST).stem, monitor="val_loss", save_top_k=1, enable_version_counter=False
-    )
     last = ModelCheckpoint(
-        folder, filename=Path(LAST).stem, every_n_train_steps=training.checkpoint_every, enable_version_counter=False
+        folder,
+        filename=step_name("{step}"),
+        auto_insert_metric_name=False,
+        monitor="step",
+        mode="max",
+        save_top_k=training.keep_checkpoints,
+        every_n_train_steps=training.checkpoint_every,
+        enable_version_counter=False,
     )
-    callbacks: list[Callback] = [last, StopOnSignal(folder / LAST), ProgressLines(training.max_steps)]
+    best = ModelCheckpoint(folder, filename=BEST, monitor="val_loss", save_top_k=1, enable_version_counter=False)
+    stop = StopOnSignal(folder)
+    # The average is taken first, so that every checkpoint after a step holds it.
+    callbacks: list[Callback] = [] if training.ema is None else [EMAWeightAveraging(decay=training.ema)]
+    callbacks += [last, stop, ProgressLines(training.max_steps)]
     if validates:
         callbacks.append(best)
         if training.patience is not None:
@@ -375,6 +171,7 @@ def _trainer(training: TrainingConfig, run: Path, *, validates: bool) -> tuple[l
         max_time=None if training.max_minutes is None else timedelta(minutes=training.max_minutes),
         accelerator="auto",
         devices=training.devices,
+        num_nodes=training.nodes,
         precision=_precision(training.precision),  # type: ignore[arg-type]
         gradient_clip_val=training.gradient_clip,
         val_check_interval=min(training.validate_every, training.max_steps) if validates else None,
@@ -382,13 +179,22 @@ def _trainer(training: TrainingConfig, run: Path, *, validates: bool) -> tuple[l
         limit_val_batches=None if validates else 0,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
-        logger=CSVLogger(run, name="logs", version=""),
+        logger=_loggers(training, run),
         callbacks=callbacks,
         use_distributed_sampler=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    return trainer, best
+    return trainer, best, stop
+
+
+def _loggers(training: TrainingConfig, run: Path) -> list[Logger]:
+    loggers: list[Logger] = [CSVLogger(run, name=LOGS, version="")]
+    if training.tensorboard:
+        if find_spec("tensorboard") is None:
+            raise MissingPackageError("tensorboard", "tensorboard", "training.tensorboard")
+        loggers.append(TensorBoardLogger(run, name=LOGS, version="tensorboard"))
+    return loggers
 
 
 def _precision(wanted: str) -> str:
@@ -423,17 +229,31 @@ def _start_weights(net: torch.nn.Module, data: TrainingData, init_from: str | Pa
 
 def _take_best(module: ForecastModule, best: ModelCheckpoint) -> float:
     """Load the weights of the best validation into the module; its loss."""
+    module.cpu()
     if not best.best_model_path:
         return math.nan
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     module.load_state_dict(state)
-    module.cpu()
     return float(best.best_model_score) if best.best_model_score is not None else math.nan
 
 
 def _device_name(trainer: lightning.Trainer) -> str:
     device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+@contextmanager
+def _memory_advice(config: Config) -> Iterator[None]:
+    """Running out of memory says what to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        crop = "the whole grid" if config.data.crop is None else f"{config.data.crop} pixels"
+        raise ConfigError(
+            f"the GPU ran out of memory with training.batch_size={config.training.batch_size} and crops of {crop}: "
+            f"{str(error).splitlines()[0]}",
+            "lower training.batch_size, data.crop or model.hidden_channels, or set training.precision=bf16",
+        ) from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Masked losses on logits. Each is a mean over valid pixels; a batch without one gives exactly 0.
+"""Losses on logits, one value a pixel, and the one masked mean that every loss is reduced by.
 
 Shapes: logits, targets, valid (B, L, 1, H, W). Targets lie in [0, 1], the range of the Normalizer.
 """
@@ -16,11 +16,12 @@ from nowcast.config import LossConfig
 from nowcast.data.normalize import Normalizer
 from nowcast.errors import ConfigError
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+# loss(logits, targets) -> one float32 value a pixel, (B, L, 1, H, W); which pixels count is not its business.
+PixelLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-def make_loss(config: LossConfig, normalizer: Normalizer) -> Loss:
-    """The loss that a configuration names, `loss(logits, targets, valid) -> scalar`.
+def make_loss(config: LossConfig, normalizer: Normalizer) -> PixelLoss:
+    """The loss that a configuration names, `loss(logits, targets)` -> one value a pixel.
 
     Raises:
         ConfigError: A normaliser whose range the loss cannot work with.
@@ -30,9 +31,9 @@ def make_loss(config: LossConfig, normalizer: Normalizer) -> Loss:
     if config.name == "cross_entropy":
         return cross_entropy
     if config.name == "mse":
-        return mean_squared_error
+        return squared_error
     if config.name == "mae":
-        return mean_absolute_error
+        return absolute_error
     borders = normalizer.transform(np.array(config.thresholds_mm_h))
     if np.any(np.diff(borders) <= 0) or borders[-1] >= 1:
         raise ConfigError(
@@ -43,19 +44,19 @@ def make_loss(config: LossConfig, normalizer: Normalizer) -> Loss:
     return BalancedLoss(borders, config.weights, mse_weight=config.mse_weight, mae_weight=config.mae_weight)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Mean binary cross-entropy of grey targets, in nats a pixel (Shi et al. 2015, section 4.1, there summed)."""
-    return masked_mean(functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none"), valid)
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of grey targets in nats (Shi et al. 2015, section 4.1, there summed over pixels)."""
+    return functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
 
 
-def mean_squared_error(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Mean squared error of the normalised field."""
-    return masked_mean((torch.sigmoid(logits.float()) - targets).square(), valid)
+def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """Squared error of the normalised field."""
+    return (torch.sigmoid(logits.float()) - targets).square()
 
 
-def mean_absolute_error(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Mean absolute error of the normalised field."""
-    return masked_mean((torch.sigmoid(logits.float()) - targets).abs(), valid)
+def absolute_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """Absolute error of the normalised field."""
+    return (torch.sigmoid(logits.float()) - targets).abs()
 
 
 class BalancedLoss:
@@ -74,14 +75,19 @@ class BalancedLoss:
         self.mse_weight = mse_weight
         self.mae_weight = mae_weight
 
-    def __call__(self, logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         classes = torch.bucketize(targets, self.borders.to(targets.device), right=True)
         weight = self.weights.to(targets.device)[classes]
         error = torch.sigmoid(logits.float()) - targets
-        return masked_mean(weight * (self.mse_weight * error.square() + self.mae_weight * error.abs()), valid)
+        return weight * (self.mse_weight * error.square() + self.mae_weight * error.abs())
 
 
-def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean of `values` where `valid`; exactly 0, with zero gradient, where nothing is."""
+def masked_mean(values: Tensor, valid: Tensor, *, count: Tensor | None = None) -> Tensor:
+    """Mean of `values` where `valid`; exactly 0, with zero gradient, where nothing is.
+
+    Args:
+        count: What to divide the sum by, where it is not the number of valid pixels here: with several
+            processes it is the mean of their numbers, so that the mean of their losses is the mean over all pixels.
+    """
     total = torch.where(valid, values, 0.0).sum()
-    return total / valid.sum().clamp(min=1)
+    return total / (valid.sum() if count is None else count).clamp(min=1)

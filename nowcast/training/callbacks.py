@@ -1,0 +1,90 @@
+"""What happens beside the steps: stopping on a signal, and a line of progress now and then."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+from nowcast.training.checkpoints import step_name
+
+log = logging.getLogger(__name__)
+
+# Seconds between two lines of progress.
+PROGRESS_INTERVAL = 5.0
+
+
+class StopOnSignal(Callback):
+    """Ends training after the running step when SIGINT or SIGTERM comes, with a checkpoint; a second one kills."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.signum: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[signum] = signal.signal(signum, self._note)
+            except ValueError:  # not in the main thread: the caller's signals are the caller's
+                return
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.signum is not None:
+            trainer.save_checkpoint(self.folder / f"{step_name(trainer.global_step)}.ckpt")
+            trainer.should_stop = True
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        self._restore()
+
+
+class ProgressLines(Callback):
+    """One line every few seconds: step, loss, rate, time left."""
+
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
+        self._last = self._start = time.monotonic()
+        self._first_step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._start = self._last = time.monotonic()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if now - self._last < PROGRESS_INTERVAL or not trainer.is_global_zero:
+            return
+        self._last = now
+        done = trainer.global_step
+        rate = (done - self._first_step) / (now - self._start)
+        left = timedelta(seconds=round((self.max_steps - done) / rate)) if rate else "?"
+        loss = outputs["loss"].item() if isinstance(outputs, Mapping) else float("nan")
+        log.info("step %d of %d, loss %.4g, %.2f steps/s, %s left", done, self.max_steps, loss, rate, left)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        scores = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
+        if scores and not trainer.sanity_checking:
+            log.info(
+                "validation at step %d: %s", trainer.global_step, ", ".join(f"{k} {v:.4g}" for k, v in scores.items())
+            )

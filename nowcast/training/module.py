@@ -1,0 +1,153 @@
+"""ForecastModule: one training step and one validation of a forecaster, as Lightning wants them.
+
+It knows batches, a net and a loss; not where the samples come from, nor where the run is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any, Protocol
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from nowcast.config import Config
+from nowcast.errors import DataError
+from nowcast.models.inputs import Batch, rain_rate_of
+from nowcast.training.augment import augment
+from nowcast.training.dataset import TrainingData
+from nowcast.training.losses import make_loss, masked_mean
+from nowcast.training.optimizers import learning_rate_factor, make_optimizer
+
+log = logging.getLogger(__name__)
+
+# After so many steps in a row without a finite gradient the weights are beyond help.
+MAXIMUM_SKIPPED_IN_A_ROW = 10
+
+
+class EventCounter(Protocol):
+    """Counts events above thresholds; the command hands in the one of `nowcast.verification`."""
+
+    def __call__(self, forecast: np.ndarray, observed: np.ndarray, thresholds: np.ndarray) -> Any: ...
+
+
+class ForecastModule(lightning.LightningModule):
+    """A forecaster with its loss, optimiser and validation.
+
+    Attributes:
+        skipped: Steps of this run whose gradient was not finite; their batches changed nothing.
+    """
+
+    def __init__(self, net: torch.nn.Module, config: Config, data: TrainingData, count_events: EventCounter | None):
+        super().__init__()
+        self.net = net
+        self.config = config
+        self.normalizer = data.normalizer
+        self.loss = make_loss(config.loss, data.normalizer)
+        self.count_events = count_events if data.step_seconds is not None else None
+        self.thresholds = np.array(config.scores.thresholds_mm_h)
+        self.skipped = 0
+        self._skipped_in_a_row = 0
+        self._forget_validation()
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout, noise and augmentation are a function of seed and step, so that a resumed run draws what the
+        # unbroken one drew; each process draws its own.
+        torch.manual_seed(hash((self.config.training.seed, self.global_step, self.global_rank)) & 0x7FFF_FFFF)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        batch = augment(batch, self.config.augment)
+        values = self._pixel_losses(batch)
+        loss = masked_mean(values, batch.valid, count=self._mean_count(batch.valid))
+        self.log("train_loss", loss, on_step=True, on_epoch=False, batch_size=len(batch), sync_dist=True)
+        return loss
+
+    def _pixel_losses(self, batch: Batch) -> Tensor:
+        logits = self.net.forward_logits(batch.inputs, batch.targets.shape[1])  # type: ignore[operator]
+        return self.loss(logits, batch.targets)
+
+    def _mean_count(self, valid: Tensor) -> Tensor | None:
+        """Valid pixels per process, averaged over processes: gradients are averaged too, so each pixel weighs the same.
+
+        None for a single process.
+        """
+        if self.trainer.world_size == 1:
+            return None
+        return torch.as_tensor(self.trainer.strategy.reduce(valid.sum().float(), reduce_op="mean"))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient's norm; a gradient that is not finite is dropped, so that the step changes nothing."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.training.gradient_clip)
+        if torch.isfinite(norm):
+            self._skipped_in_a_row = 0
+            return
+        for parameter in parameters:
+            parameter.grad = None
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        log.warning(
+            "step %d: the gradient is not finite; its batch is skipped (%d so far)", self.global_step, self.skipped
+        )
+        if self._skipped_in_a_row >= MAXIMUM_SKIPPED_IN_A_ROW:
+            raise DataError(
+                f"the gradient was not finite in {self._skipped_in_a_row} steps in a row, the last one step "
+                f"{self.global_step}",
+                "lower training.learning_rate or training.gradient_clip, and look for absurd rates in the archive",
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["skipped"] = self.skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.skipped = checkpoint["skipped"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self.net.forward_logits(batch.inputs, batch.targets.shape[1])  # type: ignore[operator]
+        values = self.loss(logits, batch.targets)
+        self._loss_sum += torch.where(batch.valid, values, 0.0).sum(dtype=torch.float64).cpu()
+        self._valid_count += batch.valid.sum().double().cpu()
+        if self.count_events is not None:
+            missing = ~batch.valid.squeeze(-3).cpu().numpy()
+            observed = np.where(missing, np.nan, rain_rate_of(batch.targets, self.normalizer))
+            forecast = rain_rate_of(torch.sigmoid(logits.float()), self.normalizer)
+            events = self.count_events(forecast, observed, self.thresholds)
+            axes = tuple(range(events.hits.ndim - 1))
+            self._events += np.stack([e.sum(axis=axes) for e in (events.hits, events.false_alarms, events.misses)])
+
+    def on_validation_epoch_end(self) -> None:
+        """Loss over all valid pixels, and CSI from events summed over all batches and processes."""
+        sums = torch.cat([self._loss_sum[None], self._valid_count[None], torch.from_numpy(self._events).ravel()])
+        if self.trainer.world_size > 1:
+            sums = torch.as_tensor(self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")).cpu()
+        self._forget_validation()
+        self.log("val_loss", (sums[0] / sums[1].clamp(min=1)).float(), rank_zero_only=False)
+        if self.count_events is None:
+            return
+        hits, false_alarms, misses = sums[2:].numpy().reshape(3, -1)
+        for index, threshold in enumerate(self.thresholds):
+            happened = hits[index] + false_alarms[index] + misses[index]
+            csi = hits[index] / happened if happened else math.nan  # 0/0 is undefined, never 0
+            self.log(f"val_csi_{threshold:g}", float(csi))
+
+    def _forget_validation(self) -> None:
+        self._loss_sum = torch.zeros((), dtype=torch.float64)
+        self._valid_count = torch.zeros((), dtype=torch.float64)
+        self._events = np.zeros((3, self.thresholds.size))
+
+    def configure_optimizers(self) -> Any:
+        training = self.config.training
+        optimizer = make_optimizer(self.net, training)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
