@@ -119,7 +119,7 @@ class TrainingConfig(Section):
     schedule: Literal["constant", "cosine", "one_cycle", "step"] = "cosine"
     warmup_steps: int = Field(50, ge=0)
     gradient_clip: Number = Field(1.0, gt=0, description="bound of the gradient norm")
-    precision: Literal["auto", "32", "bf16", "16"] = Field(
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(str)] = Field(
         "auto", description="auto: bf16 where the GPU has it, else 32"
     )
     devices: Literal["auto"] | int = Field("auto", description="GPUs (on a CPU: processes) to use on each node")

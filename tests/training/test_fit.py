@@ -1,0 +1,183 @@
+"""Training: resume equals an unbroken run, processes and workers change nothing, faults are named and survived."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nowcast.errors import ConfigError, DataError
+from nowcast.models.bundle import load_bundle
+from nowcast.training.checkpoints import last_readable
+from nowcast.training.fit import Interrupted, fit
+from nowcast.training.module import MAXIMUM_SKIPPED_IN_A_ROW
+from tests.training.tiny import Fields, tiny_config, tiny_data
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return dict(load_bundle(run).net.state_dict())
+
+
+def assert_equal_weights(one: Path, other: Path) -> None:
+    for (name, left), right in zip(weights(one).items(), weights(other).values(), strict=True):
+        assert torch.equal(left, right), name
+
+
+class StopAt(Fields):
+    """A data set in which a signal arrives while a certain batch is being read."""
+
+    def __init__(self, number: int, batch: int, signum: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.batch, self.signum, self.calls = batch, signum, 0
+
+    def __getitems__(self, indices):  # type: ignore[no-untyped-def]
+        self.calls += 1
+        if self.calls == self.batch:
+            signal.raise_signal(self.signum)
+        return super().__getitems__(indices)
+
+
+def interrupted(data, config, run: Path, at_step: int, **options):  # type: ignore[no-untyped-def]
+    stopping = StopAt(len(data.train), at_step)
+    with pytest.raises(Interrupted) as stop:
+        fit(type(data)(**{**vars(data), "train": stopping}), config, run, **options)
+    return stop.value
+
+
+def test_training_lowers_the_loss_and_leaves_a_bundle(tmp_path: Path) -> None:
+    result = fit(tiny_data(), tiny_config("training.max_steps=60", "training.validate_every=20"), tmp_path / "run")
+    rows = np.genfromtxt(tmp_path / "run/logs/metrics.csv", delimiter=",", names=True)
+    losses = rows["val_loss"][~np.isnan(rows["val_loss"])]
+    assert losses[-1] < losses[0] and result.validation_loss == pytest.approx(losses.min(), rel=1e-6)
+    bundle = load_bundle(tmp_path / "run")
+    assert bundle.step_seconds == 300.0 and bundle.provenance["steps"] == 60 and bundle.provenance["skipped_steps"] == 0
+
+
+@pytest.mark.parametrize("options", [(), ("training.ema=0.9",)], ids=["plain", "averaged"])
+def test_a_run_stopped_anywhere_and_resumed_equals_the_unbroken_one(tmp_path: Path, options: tuple[str, ...]) -> None:
+    config = tiny_config("augment.flip=true", "augment.drop_input=0.3", *options)
+    fit(tiny_data(), config, tmp_path / "whole")
+    data = tiny_data()
+    for at_step in (2, 5, 4):
+        stop = interrupted(data, config, tmp_path / "parts", at_step, resume=(tmp_path / "parts").exists())
+        assert stop.signum == signal.SIGTERM
+    fit(data, config, tmp_path / "parts", resume=True)
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config()
+    fit(tiny_data(), config, tmp_path / "run")
+    checkpoints = tmp_path / "run/checkpoints"
+    assert last_readable(checkpoints).name == "step-12.ckpt"
+    damaged = (checkpoints / "step-12.ckpt").read_bytes()
+    (checkpoints / "step-12.ckpt").write_bytes(damaged[: len(damaged) // 2])
+    assert last_readable(checkpoints).name == "step-9.ckpt"
+    assert "step 12 cannot be read" in caplog.text
+    whole = weights(tmp_path / "run")
+    fit(tiny_data(), config, tmp_path / "run", resume=True)
+    assert all(torch.equal(value, whole[name]) for name, value in weights(tmp_path / "run").items())
+
+
+def test_resuming_without_a_checkpoint_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no readable checkpoint"):
+        fit(tiny_data(), tiny_config(), tmp_path / "run", resume=True)
+
+
+def test_checkpoints_hold_plain_data_alone(tmp_path: Path) -> None:
+    fit(tiny_data(), tiny_config(), tmp_path / "run")
+    for path in (tmp_path / "run/checkpoints").glob("*.ckpt"):
+        assert torch.load(path, weights_only=True)["global_step"] > 0
+
+
+def test_a_gradient_that_stays_not_finite_ends_training_with_the_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.WARNING, "nowcast"),
+        pytest.raises(DataError, match=f"{MAXIMUM_SKIPPED_IN_A_ROW} steps in a row, the last one step 9"),
+    ):
+        fit(tiny_data(), tiny_config(explode=True), tmp_path / "run")
+    assert "step 0: the gradient is not finite; its batch is skipped (1 so far)" in caplog.text
+
+
+class OneBadBatch(Fields):
+    def __getitems__(self, indices):  # type: ignore[no-untyped-def]
+        batch = super().__getitems__(indices)
+        if len(self.asked) == 12:  # the third batch of four
+            batch.targets[0, 0, 0, 0, 0] = torch.inf
+            batch.valid[0, 0, 0, 0, 0] = True
+        return batch
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path: Path) -> None:
+    data = tiny_data(validation=0)
+    broken = type(data)(**{**vars(data), "train": OneBadBatch(24)})
+    fit(broken, tiny_config("training.max_steps=2"), tmp_path / "two")
+    result = fit(
+        type(data)(**{**vars(data), "train": OneBadBatch(24)}),
+        tiny_config("training.max_steps=3", "training.schedule=constant"),
+        tmp_path / "three",
+    )
+    before = fit(
+        type(data)(**{**vars(data), "train": OneBadBatch(24)}),
+        tiny_config("training.max_steps=2", "training.schedule=constant"),
+        tmp_path / "before",
+    )
+    assert result.skipped == 1 and before.skipped == 0
+    assert_equal_weights(tmp_path / "three", tmp_path / "before")
+
+
+class AllMasked(Fields):
+    def __getitems__(self, indices):  # type: ignore[no-untyped-def]
+        batch = super().__getitems__(indices)
+        batch.valid.zero_()
+        return batch
+
+
+def test_batches_without_a_valid_pixel_leave_finite_weights(tmp_path: Path) -> None:
+    data = tiny_data(validation=0)
+    result = fit(type(data)(**{**vars(data), "train": AllMasked(24)}), tiny_config(), tmp_path / "run")
+    assert result.skipped == 0 and all(torch.isfinite(value).all() for value in weights(tmp_path / "run").values())
+
+
+def test_fine_tuning_starts_from_the_given_weights(tmp_path: Path) -> None:
+    fit(tiny_data(), tiny_config(), tmp_path / "first")
+    fit(
+        tiny_data(),
+        tiny_config("training.max_steps=1", "training.learning_rate=1e-12"),
+        tmp_path / "second",
+        init_from=tmp_path / "first",
+    )
+    for name, value in weights(tmp_path / "first").items():
+        torch.testing.assert_close(weights(tmp_path / "second")[name], value, atol=1e-9, rtol=0)
+
+
+def test_out_of_gpu_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(self: Fields, indices: list[int]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(Fields, "__getitems__", exhausted)
+    with pytest.raises(ConfigError, match=r"training.batch_size=4.*lower training.batch_size"):
+        fit(tiny_data(), tiny_config(), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    fit(tiny_data(), tiny_config(), tmp_path / "none")
+    fit(tiny_data(), tiny_config("training.workers=2"), tmp_path / "two")
+    assert_equal_weights(tmp_path / "none", tmp_path / "two")
+
+
+def test_the_run_folder_explains_itself(tmp_path: Path) -> None:
+    fit(tiny_data(), tiny_config(), tmp_path / "run", provenance={"command": "nowcast train a.zarr"})
+    values = json.loads((tmp_path / "run/model/bundle.json").read_text())
+    assert values["provenance"]["command"] == "nowcast train a.zarr" and values["provenance"]["parameters"] == 19
+    assert (tmp_path / "run/config.yaml").is_file()
