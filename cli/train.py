@@ -12,6 +12,7 @@ import click
 
 from cli.config import set_option, source_option
 from cli.options import clear_output, output_option, overwrite_option
+from cli.processes import is_first_process, sbatch_script, write_environment
 
 ORIGIN = "training.json"
 
@@ -32,6 +33,9 @@ ORIGIN = "training.json"
 @click.option("--init-from", type=click.Path(path_type=Path), help="Start from the weights of this model.")
 @click.option("--resample", is_flag=True, help="Bring archives of another pixel size to that of the first.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Where packed archives are kept.")
+@click.option("--devices", type=int, help="GPUs to use on each node (processes, on a CPU); all unless given.")
+@click.option("--nodes", type=int, help="Machines to use, each started by torchrun or SLURM.")
+@click.option("--print-sbatch", is_flag=True, help="Print a SLURM script that runs this command, and stop.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained on, and stop.")
 @overwrite_option
 def command(
@@ -44,6 +48,9 @@ def command(
     init_from: Path | None,
     resample: bool,
     cache: Path | None,
+    devices: int | None,
+    nodes: int | None,
+    print_sbatch: bool,
     dry_run: bool,
     overwrite: bool,
 ) -> None:
@@ -54,8 +61,9 @@ def command(
     from nowcast.config import config_from_dict, load_config
     from nowcast.errors import ConfigError
 
+    processes = {name: value for name, value in (("devices", devices), ("nodes", nodes)) if value is not None}
     if resume is not None:
-        if archives or output or source or overrides or init_from:
+        if archives or validation or output or source or overrides or init_from or resample or cache:
             raise ConfigError(
                 "--resume takes archives and configuration from the run folder", "give --resume RUN alone"
             )
@@ -63,38 +71,49 @@ def command(
         archives = tuple(Path(path) for path in remembered["archives"])
         validation = tuple(Path(path) for path in remembered["validation"])
         cache = Path(remembered["cache"])
-        config, run = config_from_dict(remembered["config"]), resume
+        values = remembered["config"]
+        config, run = config_from_dict({**values, "training": {**values["training"], **processes}}), resume
     else:
         if not archives:
             raise ConfigError("no archive given", "nowcast train ARCHIVE... -o RUN, or --resume RUN")
         if output is None and not dry_run:
             raise ConfigError("no run folder given", "add -o RUN")
         extra = ["data.resample=true"] if resample else []
+        extra += [f"training.{name}={value}" for name, value in processes.items()]
         config = load_config(source or "radar", overrides=[*overrides, *extra]).config
         run = output or Path("run")
+    if print_sbatch:
+        click.echo(sbatch_script(sys.argv[1:], nodes=config.training.nodes, devices=devices or 1))
+        return
     data, cache = _data(archives, validation, config, cache)
     samples = data.provenance
+    first = is_first_process()
+    if first:
+        _say(samples, config, run)
+    if dry_run:
+        click.echo(config.model_dump_json(indent=2))
+        return
+    if resume is None and first:
+        clear_output(run, overwrite=overwrite)
+        run.mkdir(parents=True)
+        _remember(run, archives, validation, cache, config.model_dump(mode="json"))
+        write_environment(run, data.provenance)
+    train(data, config, run, resume=resume is not None, init_from=init_from)
+
+
+def _say(samples: dict[str, Any], config: Any, run: Path) -> None:
     click.echo(
         f"{samples['training_samples']} training and {samples['validation_samples']} validation samples, "
         f"{config.data.input_frames} frames in, {config.data.output_frames} out, at {run}",
         err=True,
     )
-    if dry_run:
-        click.echo(config.model_dump_json(indent=2))
-        return
-    if resume is None:
-        clear_output(run, overwrite=overwrite)
-        run.mkdir(parents=True)
-        _remember(run, archives, validation, cache, config.model_dump(mode="json"))
-    train(data, config, run, resume=resume is not None, init_from=init_from)
 
 
 def train(data: Any, config: Any, run: Path, *, resume: bool = False, init_from: Path | None = None) -> Any:
     """fit with validation CSI and the exit codes of a stop; prints where the model is."""
-    from nowcast.verification.counts import count_events
-
     from cli.main import EXIT_INTERRUPTED, EXIT_TERMINATED, version
     from nowcast.training.fit import Interrupted, fit
+    from nowcast.verification.counts import count_events
 
     provenance = {"command": shlex.join(["nowcast", *sys.argv[1:]]), "nowcast": version()}
     try:
@@ -104,9 +123,12 @@ def train(data: Any, config: Any, run: Path, *, resume: bool = False, init_from:
     except Interrupted as stop:
         import signal
 
-        click.echo(f"Stopped; nothing is lost. Continue with: nowcast train --resume {run}", err=True)
+        if is_first_process():
+            click.echo(f"Stopped; nothing is lost. Continue with: nowcast train --resume {run}", err=True)
         sys.exit(EXIT_INTERRUPTED if stop.signum == signal.SIGINT else EXIT_TERMINATED)
-    click.echo(f"model: {result.bundle} ({result.steps} steps, {result.minutes:.1f} min)")
+    if is_first_process():
+        skipped = f", {result.skipped} skipped for a gradient that was not finite" if result.skipped else ""
+        click.echo(f"model: {result.bundle} ({result.steps} steps, {result.minutes:.1f} min{skipped})")
     return result
 
 

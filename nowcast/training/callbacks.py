@@ -49,9 +49,16 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.signum is not None:
+        if self._somebody_was_told(trainer):
             trainer.save_checkpoint(self.folder / f"{step_name(trainer.global_step)}.ckpt")
             trainer.should_stop = True
+
+    def _somebody_was_told(self, trainer: lightning.Trainer) -> bool:
+        """Whether a signal came to any process: all must write the checkpoint together, or none can."""
+        told = trainer.strategy.reduce_boolean_decision(self.signum is not None, all=False)
+        if told and self.signum is None:
+            self.signum = signal.SIGTERM
+        return bool(told)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         self._restore()

@@ -104,8 +104,9 @@ def fit(
     _start_weights(net, data, init_from)
     module = ForecastModule(net, config, data, count_events)
     checkpoint = last_readable(run / CHECKPOINTS) if resume else None
-    write_config(config, run / "config.yaml")
     trainer, best, stop = _trainer(config.training, run, validates=data.validation is not None)
+    if trainer.is_global_zero:
+        write_config(config, run / "config.yaml")
     if config.training.batch_size < trainer.world_size:
         raise ConfigError(
             f"training.batch_size is {config.training.batch_size} for {trainer.world_size} processes",
