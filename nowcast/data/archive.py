@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,37 +18,77 @@ import numpy as np
 import zarr
 import zarr.errors
 
+from nowcast.data.archive_schema import (
+    BAD,
+    FORMAT,
+    MANIFEST_LINES,
+    MISSING,
+    PARTIAL,
+    PRESENT,
+    RAIN_RATE,
+    STATUS,
+    VALID_SHARE,
+)
 from nowcast.data.grid import Grid
 from nowcast.errors import DataError
 
-FORMAT = "nowcast-archive-1"
-RAIN_RATE = "rainfall_rate"
-MANIFEST = "manifest"
-MANIFEST_LINES = "manifest/lines"
-# The values of frame_status; "present" and "partial" frames can be read.
-STATUS = ("missing", "present", "partial", "bad")
-MISSING, PRESENT, PARTIAL, BAD = range(4)
+__all__ = [
+    "BAD",
+    "MISSING",
+    "PARTIAL",
+    "PRESENT",
+    "STATUS",
+    "FileStatus",
+    "ManifestEntry",
+    "RadarArchive",
+    "frame_digest",
+    "open_archive",
+    "read_manifest",
+]
 
-Status = Literal["missing", "present", "partial", "bad"]
+# stored: a frame of it is in the archive. duplicate: the same frames came from elsewhere. partial: some of its frames
+# could not be used. skipped: none of them.
+FileStatus = Literal["stored", "duplicate", "partial", "skipped"]
 
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """What became of one frame of one source file.
+    """What became of one source file.
 
     Attributes:
         file: Its path as it was given.
+        status: See `FileStatus`.
         sha256: Digest of the file's bytes; empty where it could not be read.
-        time: Valid time, ISO 8601; empty where it is unknown.
-        status: stored, duplicate, replaced, or skipped.
-        reason: Why it was skipped, or what was changed.
+        size: In bytes.
+        modified_ns: When it was last changed, nanoseconds since 1970.
+        format: The reader that took it.
+        times: Valid times of the frames that it brought, ISO 8601.
+        replaced: Those of them that took the place of another file's frame.
+        duplicates: Number of its frames that were in the archive already.
+        reason: Why it, or some of its frames, could not be used.
     """
 
     file: str
-    sha256: str
-    time: str
-    status: str
+    status: FileStatus
+    sha256: str = ""
+    size: int = 0
+    modified_ns: int = 0
+    format: str = ""
+    times: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    duplicates: int = 0
     reason: str = ""
+
+    def to_line(self) -> str:
+        """One line of JSON, without what is empty."""
+        return json.dumps({key: value for key, value in asdict(self).items() if value}, separators=(",", ":")) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str | bytes) -> ManifestEntry:
+        values = json.loads(line)
+        for key in ("times", "replaced"):
+            values[key] = tuple(values.get(key, ()))
+        return cls(**values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +110,7 @@ class RadarArchive:
     times: np.ndarray
     status: np.ndarray
     attrs: Mapping[str, Any]
-    _rain_rate: zarr.Array
+    _group: zarr.Group
     _digests: np.ndarray
 
     @property
@@ -105,11 +145,15 @@ class RadarArchive:
         if not 0 <= start <= stop <= self.times.size:
             raise IndexError(f"frames {start} to {stop} of an archive of {self.times.size}")
         try:
-            return np.asarray(self._rain_rate[start:stop], dtype=np.float32)
+            rain_rate = np.asarray(_array(self._group, RAIN_RATE)[start:stop], dtype=np.float32)
         except (RuntimeError, ValueError, OSError) as error:
             raise DataError(
                 f"{self.path}: the frames from {self.times[start]} cannot be decoded: {error}", "ingest them again"
             ) from error
+        for index in np.flatnonzero(self.present[start:stop]):
+            if np.isnan(rain_rate[index]).all():
+                self._require_measured_nothing(start + int(index), rain_rate[index])
+        return rain_rate
 
     def frame(self, time: np.datetime64) -> np.ndarray:
         """(H, W) float32 [mm/h] at one valid time."""
@@ -135,6 +179,23 @@ class RadarArchive:
     def step_minutes(self) -> float:
         return float(self.step / np.timedelta64(60, "s"))
 
+    def series(self, name: str) -> np.ndarray:
+        """(T,) numbers of the frames: valid_pixels, wet_share, maximum_rate, n_capped, ... (see `SERIES`)."""
+        return np.asarray(_array(self._group, name)[: self.times.size])
+
+    def valid_share(self) -> np.ndarray:
+        """(H, W) float32: share of the present frames in which a pixel is valid."""
+        return np.asarray(_array(self._group, VALID_SHARE)[:])
+
+    def _require_measured_nothing(self, index: int, nothing: np.ndarray) -> None:
+        """A present frame without a single value is one that measured nothing, or a chunk that is gone."""
+        if self._digests[index] != frame_digest(nothing):
+            raise DataError(
+                f"{self.path}: the frame of {self.times[index]} is gone: "
+                "the archive was rearranged after it was opened, or a file of it was removed",
+                "open it again; if that does not help, ingest the frame again",
+            )
+
     def manifest(self) -> Iterator[ManifestEntry]:
         """What became of every source file, in the order of ingest."""
         yield from read_manifest(self.path)
@@ -157,44 +218,46 @@ def open_archive(path: str | Path) -> RadarArchive:
     if not path.exists():
         raise DataError(f"there is no archive {path}", "make one with: nowcast ingest FILES... -o " + str(path))
     try:
-        group = zarr.open_group(path, mode="r", use_consolidated=False)
+        group = zarr.open_group(path, mode="r", use_consolidated=True)
         attrs = dict(group.attrs)
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise _not_an_archive(path, f"{type(error).__name__}: {error}") from error
     if attrs.get("format") != FORMAT:
         raise _not_an_archive(path, f"its format is {attrs.get('format')!r}")
     try:
-        times, status, digests = (np.asarray(_array(group, name)[:]) for name in _AXES)
-        rain_rate = _array(group, RAIN_RATE)
+        times, status, digests = (
+            np.asarray(_array(group, name)[:]) for name in ("time", "frame_status", "frame_digest")
+        )
         crs = dict(_array(group, "crs").attrs)
         grid = Grid(np.asarray(_array(group, "x")[:]), np.asarray(_array(group, "y")[:]), str(crs["crs_wkt"]))
         step = np.timedelta64(int(str(attrs["step_seconds"])), "s")
     except (KeyError, ValueError, OSError, RuntimeError, zarr.errors.BaseZarrError) as error:
         raise DataError(f"{path} is a damaged archive: {error}", "ingest the source files again") from error
-    # An append grows one array after the other: what all of them hold is what is there.
-    length = min(times.size, status.size, digests.size, rain_rate.shape[0])
-    if length == 0:
+    if times.size == 0:
         raise DataError(f"{path} is an archive without a single frame")
-    return RadarArchive(
-        path, grid, step, times[:length].astype("datetime64[s]"), status[:length], attrs, rain_rate, digests[:length]
-    )
+    return RadarArchive(path, grid, step, times.astype("datetime64[s]"), status, attrs, group, digests)
 
 
 def read_manifest(path: str | Path) -> Iterator[ManifestEntry]:
-    """The entries of an archive's manifest; a line cut short by a kill is left out."""
+    """The entries of an archive's manifest, in the order of ingest."""
+    for line in read_manifest_bytes(path).splitlines():
+        yield ManifestEntry.from_line(line)
+
+
+def read_manifest_bytes(path: str | Path) -> bytes:
+    """The manifest as it is stored: one JSON object a line."""
     try:
-        lines = zarr.open_array(Path(path) / MANIFEST_LINES, mode="r")
-    except (OSError, zarr.errors.BaseZarrError):
-        return
-    for line in bytes(np.asarray(lines[:])).replace(b"\0", b"").splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        yield ManifestEntry(**values)
+        group = zarr.open_group(Path(path), mode="r", use_consolidated=True)
+        return np.asarray(_array(group, MANIFEST_LINES)[:]).tobytes()
+    except (KeyError, ValueError, OSError, RuntimeError, zarr.errors.BaseZarrError) as error:
+        raise DataError(f"the manifest of {path} cannot be read: {error}", "ingest the source files again") from error
 
 
-_AXES = ("time", "frame_status", "frame_digest")
+def frame_digest(rain_rate: np.ndarray) -> int:
+    """Eight bytes that tell one field from another, never 0; every NaN counts as the same NaN."""
+    field_ = np.ascontiguousarray(rain_rate, dtype=np.float32) + np.float32(0)
+    field_[np.isnan(field_)] = np.nan
+    return max(1, int.from_bytes(hashlib.blake2b(field_.tobytes(), digest_size=8).digest(), "little"))
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array:

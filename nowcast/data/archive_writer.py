@@ -1,84 +1,169 @@
-"""Writing the archive: create, append, commit frame by frame.
+"""Writing the archive: create, append, commit.
 
-A frame is one chunk, written whole; its status follows, so that a reader sees it all at once or not at all. One
-process writes at a time; a kill at any moment leaves an archive that opens.
+Frames are gathered (`put`) and become visible together (`commit`): a reader sees the archive before or after, never
+between. One process writes at a time; a kill at any moment leaves what was committed, and nothing else in sight.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
+import logging
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 
-from nowcast.data.archive import (
+from nowcast.data.archive import ManifestEntry, frame_digest, open_archive, read_manifest_bytes
+from nowcast.data.archive_schema import (
     BAD,
-    FORMAT,
-    MANIFEST,
+    CHANGES,
+    MANIFEST_CHUNK,
     MANIFEST_LINES,
     MISSING,
     PARTIAL,
     PRESENT,
+    QUALITY,
     RAIN_RATE,
-    STATUS,
-    ManifestEntry,
-    open_archive,
+    SERIES,
+    TIME_BOUNDS,
+    TIME_CHUNK,
+    VALID_SHARE,
+    WET_MM_H,
+    create_store,
 )
-from nowcast.data.forecast import LEAP_SECONDS, space_coordinates
+from nowcast.data.archive_store import OTHER, ArchiveStore, cannot_write, encode_chunk
 from nowcast.data.grid import Grid
 from nowcast.errors import DataError
 
-# zstd without a bit shuffle: radar fields hold few distinct levels, and shuffling makes them 2.5 times larger.
-COMPRESSION = ZstdCodec(level=3)
-TIME_CHUNK = 8192
-MANIFEST_CHUNK = 1 << 18
-TIME_UNITS = "seconds since 1970-01-01 00:00:00"
-# A pixel that is valid in some other frame but not in this one makes the frame partial above this share.
-PARTIAL_SHARE = 0.02
+logger = logging.getLogger(__name__)
+
+# A frame with fewer valid pixels than this share of the median frame's is partial.
+WHOLE_SHARE = 0.98
+# Frames that `write_archive` commits at a time.
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """One frame ready to be stored: compressed, with what the archive keeps beside it.
+
+    Attributes:
+        time: Valid time, datetime64[s].
+        rain_rate: The chunk.
+        digest: `frame_digest` of the field.
+        valid: Which pixels are valid, as packed bits under zlib.
+        series: Its values in the per-frame series.
+        quality: The chunk of the quality index, if there is one.
+    """
+
+    time: np.datetime64
+    rain_rate: bytes
+    digest: int
+    valid: bytes
+    series: Mapping[str, float]
+    quality: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return len(self.rain_rate) + len(self.quality or b"")
+
+
+def encode_frame(
+    time: np.datetime64,
+    rain_rate: np.ndarray,
+    *,
+    quality: np.ndarray | None = None,
+    changes: Mapping[str, int] | None = None,
+) -> EncodedFrame:
+    """Compress one field and measure it; apart from the writer, so that other processes can do it.
+
+    Args:
+        rain_rate: (H, W) [mm/h], NaN where missing.
+        quality: (H, W) in [0, 1], for an archive made with quality.
+        changes: Pixels that quality steps changed, by the names of `CHANGES`.
+    """
+    rain_rate = np.ascontiguousarray(rain_rate, dtype=np.float32)
+    valid = ~np.isnan(rain_rate)
+    number = int(np.count_nonzero(valid))
+    series: dict[str, float] = {"valid_pixels": number}
+    if number:
+        with np.errstate(invalid="ignore"):
+            series["wet_share"] = float(np.count_nonzero(rain_rate >= np.float32(WET_MM_H)) / number)
+        series["maximum_rate"] = float(np.fmax.reduce(rain_rate, axis=None))
+    series |= {f"n_{name}": int((changes or {}).get(name, 0)) for name in CHANGES}
+    return EncodedFrame(
+        time=time.astype("datetime64[s]"),
+        rain_rate=encode_chunk(rain_rate),
+        digest=frame_digest(rain_rate),
+        valid=zlib.compress(np.packbits(valid).tobytes(), 1),
+        series=series,
+        quality=None if quality is None else encode_chunk(np.asarray(quality, dtype=np.float32)),
+    )
+
+
+@dataclass
+class _Pending:
+    """What the next commit brings."""
+
+    frames: dict[np.datetime64, EncodedFrame] = field(default_factory=dict)
+    bad: set[np.datetime64] = field(default_factory=set)
+    manifest: list[ManifestEntry] = field(default_factory=list)
+    attributes: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.frames or self.bad or self.manifest or self.attributes)
 
 
 class ArchiveWriter:
     """An archive opened for writing, as a context manager; the only way frames get in.
 
     Opened once, it holds a lock until it is closed. Frames may come in any order, also before the first time that
-    the archive has; each is written once (`write`) and replaced only on request.
+    the archive has; a frame of a time that is there takes its place.
+
+    Attributes:
+        path, grid, step: Those of the archive.
+        first_time: Of the time axis; moves back when earlier frames come.
     """
 
-    def __init__(self, path: Path, group: zarr.Group, lock: Any) -> None:
+    def __init__(self, path: Path, lock: Any) -> None:
         self.path = path
-        self._group = group
         self._lock = lock
-        self._rain_rate = _member(group, RAIN_RATE)
-        self._times = _member(group, "time")
-        self._status_array = _member(group, "frame_status")
-        self._digest_array = _member(group, "frame_digest")
-        length = min(
-            self._rain_rate.shape[0], self._times.shape[0], self._status_array.shape[0], self._digest_array.shape[0]
-        )
-        self.status = np.asarray(self._status_array[:length], dtype=np.int8)
-        self.digests = np.asarray(self._digest_array[:length], dtype=np.uint64)
-        attrs = dict(group.attrs)
-        self.step = np.timedelta64(int(str(attrs["step_seconds"])), "s")
-        first = attrs["first_time"]
-        self.first_time = np.datetime64(str(first), "s")
+        self._store = ArchiveStore(path)
+        group = zarr.open_group(path, mode="r", use_consolidated=True)
+        attributes = self._store.attributes
+        self.step = np.timedelta64(int(attributes["step_seconds"]), "s")
+        self.first_time = np.datetime64(str(attributes["first_time"]), "s")
         self.grid = Grid(
-            np.asarray(_member(group, "x")[:]),
-            np.asarray(_member(group, "y")[:]),
-            str(_member(group, "crs").attrs["crs_wkt"]),
+            np.asarray(_array(group, "x")[:]),
+            np.asarray(_array(group, "y")[:]),
+            str(_array(group, "crs").attrs["crs_wkt"]),
         )
-        self._valid_count = _member(group, "valid_count")
-        self._counted = int(str(self._valid_count.attrs.get("frames", 0)))
-        self._counts = np.asarray(self._valid_count[:], dtype=np.int64)
-        self._manifest: list[ManifestEntry] = []
+        self._series = {name: np.array(_array(group, name)[:]) for name in SERIES}
+        frames = int(self._store.array_attributes(VALID_SHARE)["frames"])
+        share = np.nan_to_num(np.asarray(_array(group, VALID_SHARE)[:], dtype=np.float64))
+        # Exact: float32 keeps shares of up to millions of frames apart.
+        self._counts = np.rint(share * frames).astype(np.int32)
+        lines = _array(group, MANIFEST_LINES)
+        self._manifest_length = lines.shape[0]
+        tail = self._manifest_length % MANIFEST_CHUNK
+        self._manifest_tail = np.asarray(lines[self._manifest_length - tail :]).tobytes()
+        self._pending = _Pending()
+        self._dirty: set[int] = set()
+        self._broken = False
+        if attributes.get("writing"):
+            self._recover()
+        elif attributes.pop("superseded_chunks", None):
+            self._remove_superseded()
 
     @classmethod
     def create(
@@ -91,6 +176,7 @@ class ArchiveWriter:
         interval_minutes: float | None = None,
         quality: bool = False,
         attributes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
     ) -> ArchiveWriter:
         """A new, empty archive whose time axis starts at `first_time`.
 
@@ -98,23 +184,38 @@ class ArchiveWriter:
             interval_minutes: Length of the mean that a field stands for; None for instantaneous rates.
             quality: Whether frames come with a quality index.
             attributes: Global attributes: source_format, institution, license, zr_a, zr_b, synthetic, ...
+            overwrite: Remove what lies at the path, unless somebody writes to it.
 
         Raises:
-            DataError: The path exists, or is being written.
+            DataError: The path exists, is being written, or cannot be written.
         """
         path = Path(path)
         if step <= np.timedelta64(0, "s"):
             raise DataError(f"the step of an archive must be positive, got {step}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
+        lock = lock_archive(path)
         try:
-            if path.exists():
+            if path.exists() and not overwrite:
                 raise DataError(f"{path} exists", "choose another name, or pass --append or --overwrite")
             with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
                 draft = Path(folder) / path.name
-                _create_store(draft, grid, first_time, step, interval_minutes, quality, dict(attributes or {}))
+                create_store(
+                    draft,
+                    grid,
+                    first_time=first_time,
+                    step=step,
+                    interval_minutes=interval_minutes,
+                    quality=quality,
+                    attributes=attributes or {},
+                )
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
                 draft.rename(path)
-            return cls(path, zarr.open_group(path, mode="r+", use_consolidated=False), lock)
+            return cls(path, lock)
+        except OSError as error:
+            lock.close()
+            raise cannot_write(path, error) from error
         except BaseException:
             lock.close()
             raise
@@ -127,10 +228,13 @@ class ArchiveWriter:
             DataError: There is none, it is damaged, or another process writes to it.
         """
         path = Path(path)
-        lock = _lock(path)
+        lock = lock_archive(path)
         try:
             _require_archive(path)
-            return cls(path, zarr.open_group(path, mode="r+", use_consolidated=False), lock)
+            return cls(path, lock)
+        except OSError as error:
+            lock.close()
+            raise cannot_write(path, error) from error
         except BaseException:
             lock.close()
             raise
@@ -145,15 +249,28 @@ class ArchiveWriter:
 
     @property
     def length(self) -> int:
-        return self.status.size
+        """Slots of the committed time axis."""
+        return int(self._series["time"].size)
+
+    @property
+    def status(self) -> np.ndarray:
+        """(T,) int8 of the committed frames, an index into `STATUS`."""
+        return self._series["frame_status"]
 
     @property
     def attrs(self) -> dict[str, Any]:
-        return dict(self._group.attrs)
+        return dict(self._store.attributes)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of the frames that wait for a commit."""
+        return sum(frame.size for frame in self._pending.frames.values())
 
     def update_attributes(self, values: Mapping[str, Any]) -> None:
-        """Set global attributes."""
-        self._group.attrs.update(values)
+        """Set global attributes; visible with the next commit."""
+        if any(self._store.attributes.get(key) != value for key, value in values.items()):
+            self._store.attributes.update(values)
+            self._pending.attributes = True
 
     def index_of(self, time: np.datetime64) -> int:
         """The slot of a valid time; negative for one before the archive's first.
@@ -171,149 +288,277 @@ class ArchiveWriter:
         return int(offset // self.step)
 
     def digest_at(self, time: np.datetime64) -> int | None:
-        """Digest of the frame stored at a time, None where there is none."""
+        """Digest of the frame of a time, committed or not; None where there is none."""
+        waiting = self._pending.frames.get(time.astype("datetime64[s]"))
+        if waiting is not None:
+            return waiting.digest
         index = self.index_of(time)
-        if not 0 <= index < self.length or self.status[index] in (MISSING, BAD):
+        if not self._is_present(index):
             return None
-        return int(self.digests[index])
+        return int(self._series["frame_digest"][index])
 
     def write(self, time: np.datetime64, rain_rate: np.ndarray, *, quality: np.ndarray | None = None) -> None:
-        """Store the frame of a valid time, in place of what is there.
+        """Encode the frame of a valid time and commit it.
 
         Args:
             rain_rate: (H, W) float32 [mm/h], NaN where missing.
             quality: (H, W) float32 in [0, 1], for an archive made with quality.
         """
-        rain_rate = np.ascontiguousarray(rain_rate, dtype=np.float32)
-        if rain_rate.shape != self.grid.shape:
-            raise DataError(f"a field of shape {rain_rate.shape} does not fit the archive's {self.grid.shape}")
-        index = self.index_of(time)
-        if index < 0:
-            self._prepend(-index)
-            index = 0
-        if index >= self.length:
-            self._grow(index + 1)
-        replaces = self.status[index] in (PRESENT, PARTIAL)
-        if replaces:
-            # The frame must not be seen half replaced: it is missing until the new one is whole.
-            self._set_status(index, MISSING, 0)
-            self._counts -= ~np.isnan(np.asarray(self._rain_rate[index]))
-            self._counted -= 1
-        self._rain_rate[index] = rain_rate
-        if quality is not None and "quality" in self._group:
-            _member(self._group, "quality")[index] = np.asarray(quality, dtype=np.float32)
-        valid = ~np.isnan(rain_rate)
-        expected = int(np.count_nonzero(self._counts))
-        lost = expected - int(np.count_nonzero(valid & (self._counts > 0)))
-        status = PARTIAL if lost > PARTIAL_SHARE * max(expected, 1) else PRESENT
-        self._counts += valid
-        self._counted += 1
-        self._set_status(index, status, frame_digest(rain_rate))
+        if np.shape(rain_rate) != self.grid.shape:
+            raise DataError(f"a field of shape {np.shape(rain_rate)} does not fit the archive's {self.grid.shape}")
+        self.put(encode_frame(time, rain_rate, quality=quality))
+        self.commit()
+
+    def put(self, frame: EncodedFrame) -> None:
+        """Take a frame into the next commit, in place of what is there.
+
+        Raises:
+            DataError: Its time falls between two slots.
+        """
+        self.index_of(frame.time)
+        self._pending.frames[frame.time] = frame
 
     def mark_bad(self, time: np.datetime64) -> None:
         """Say that a frame of this time came and could not be used; a stored frame stays."""
-        index = self.index_of(time)
-        if 0 <= index < self.length and self.status[index] == MISSING:
-            self._set_status(index, BAD, 0)
+        self._pending.bad.add(time.astype("datetime64[s]"))
 
     def note(self, entry: ManifestEntry) -> None:
-        """Add an entry to the manifest; written with the next `flush`."""
-        self._manifest.append(entry)
+        """Add an entry to the manifest; visible with the next commit."""
+        self._pending.manifest.append(entry)
 
-    def flush(self) -> None:
-        """Bring manifest and per-pixel counts to disk."""
-        if self._manifest:
-            text = "".join(json.dumps(asdict(entry), separators=(",", ":")) + "\n" for entry in self._manifest)
-            lines = _member(self._group, MANIFEST_LINES)
-            new = np.frombuffer(text.encode(), dtype=np.uint8)
-            start = lines.shape[0]
-            lines.resize((start + new.size,))
-            lines[start:] = new
-            self._manifest = []
+    def commit(self) -> None:
+        """Make everything that waits visible, in one step.
+
+        Raises:
+            DataError: The disk is full, the target read-only; what was committed before stays.
+        """
+        if not self._pending:
+            return
+        # What goes wrong half-way leaves memory and disk apart: the next writer sorts it out from the disk.
+        self._broken = True
+        try:
+            self._commit()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        self._broken = False
 
     def close(self) -> None:
-        """Write what is pending and give the lock back."""
+        """Commit what waits and give the lock back."""
         if self._lock.closed:
             return
         try:
-            self.flush()
-            self._write_valid_share()
+            if not self._broken:
+                self.commit()
+                if self._store.attributes.pop("writing", None) is not None:
+                    self._store.attributes["manifest_sha256"] = hashlib.sha256(
+                        read_manifest_bytes(self.path)
+                    ).hexdigest()
+                    self._store.publish()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
         finally:
             self._lock.close()
 
-    def _write_valid_share(self) -> None:
-        if self._counted != int(np.count_nonzero((self.status == PRESENT) | (self.status == PARTIAL))):
-            self._recount()
-        self._valid_count[:] = self._counts.astype(np.int32)
-        self._valid_count.attrs["frames"] = self._counted
-        share = self._counts / max(self._counted, 1)
-        _member(self._group, "valid_share")[:] = share.astype(np.float32)
+    def _commit(self) -> None:
+        pending, self._pending = self._pending, _Pending()
+        if not self._store.attributes.get("writing"):
+            self._store.attributes["writing"] = True
+            self._store.publish()
+        times = sorted(pending.frames)
+        self._forget_replaced(times)
+        if times and times[0] < self.first_time:
+            self._prepend(-self.index_of(times[0]))
+        if times:
+            self._grow(self.index_of(times[-1]) + 1)
+        for time in times:
+            self._store_frame(self.index_of(time), pending.frames[time])
+        for time in pending.bad:
+            self._store_bad(time)
+        self._mark_partial()
+        self._write_series()
+        if times:
+            self._count(Counter(pending.frames[time].valid for time in times))
+            self._write_valid_share()
+        self._write_manifest(pending.manifest)
+        self._store.attributes.update({f"n_{name}": int(self._series[f"n_{name}"].sum()) for name in CHANGES})
+        self._store.publish()
 
-    def _recount(self) -> None:
-        """Count valid pixels anew: a killed ingest left frames that were not counted."""
-        self._counts = np.zeros(self.grid.shape, dtype=np.int64)
-        self._counted = 0
-        for index in np.flatnonzero((self.status == PRESENT) | (self.status == PARTIAL)):
-            self._counts += ~np.isnan(np.asarray(self._rain_rate[int(index)]))
-            self._counted += 1
+    def _is_present(self, index: int) -> bool:
+        return 0 <= index < self.length and self.status[index] in (PRESENT, PARTIAL)
 
-    def _set_status(self, index: int, status: int, digest: int) -> None:
-        self.status[index], self.digests[index] = status, digest
-        self._digest_array[index] = np.uint64(digest)
-        self._status_array[index] = status
+    def _set(self, name: str, index: int, value: float) -> None:
+        self._series[name][index] = value
+        self._dirty.add(index // TIME_CHUNK)
+
+    def _forget_replaced(self, times: list[np.datetime64]) -> None:
+        """Take frames that will be replaced out of the counts, and say on disk that their digest is unknown."""
+        replaced = [index for time in times if self._is_present(index := self.index_of(time))]
+        for index in replaced:
+            self._counts -= ~np.isnan(self._read(index))
+            self._set("frame_digest", index, 0)
+        if replaced:
+            self._write_series()
+
+    def _store_frame(self, index: int, frame: EncodedFrame) -> None:
+        self._store.write_chunk(RAIN_RATE, index, frame.rain_rate)
+        if QUALITY in self._store and frame.quality is not None:
+            self._store.write_chunk(QUALITY, index, frame.quality)
+        self._set("frame_status", index, PRESENT)
+        self._set("frame_digest", index, frame.digest)
+        for name, value in frame.series.items():
+            self._set(name, index, value)
+
+    def _store_bad(self, time: np.datetime64) -> None:
+        index = self.index_of(time)
+        if 0 <= index < self.length and self.status[index] == MISSING:
+            self._set("frame_status", index, BAD)
+
+    def _mark_partial(self) -> None:
+        """Present or partial, by the number of valid pixels against the median frame: no matter in what order."""
+        present = np.flatnonzero((self.status == PRESENT) | (self.status == PARTIAL))
+        if present.size == 0:
+            return
+        valid = self._series["valid_pixels"][present]
+        status = np.where(valid < WHOLE_SHARE * np.median(valid), PARTIAL, PRESENT)
+        for index in present[status != self.status[present]]:
+            self._set("frame_status", index, PARTIAL if self.status[index] == PRESENT else PRESENT)
+
+    def _write_series(self) -> None:
+        names = [name for name in SERIES if name not in ("time", "frame_status")]
+        # The status last: a frame that it calls present has its digest and its numbers.
+        for chunk in sorted(self._dirty):
+            rows = slice(chunk * TIME_CHUNK, (chunk + 1) * TIME_CHUNK)
+            for name in ["time", *names, "frame_status"]:
+                self._store.write_chunk(name, chunk, encode_chunk(_padded(self._series[name][rows])))
+            if TIME_BOUNDS in self._store:
+                self._store.write_chunk(TIME_BOUNDS, chunk, encode_chunk(_padded(self._bounds(rows))))
+        self._dirty.clear()
+
+    def _bounds(self, rows: slice) -> np.ndarray:
+        ends = self._series["time"][rows]
+        interval = round(float(self._store.attributes["interval_minutes"]) * 60)
+        return np.stack([ends - interval, ends], axis=1)
 
     def _grow(self, length: int) -> None:
         """Lengthen every array along time; new slots are missing."""
-        rows, columns = self.grid.shape
-        self._rain_rate.resize((length, rows, columns))
-        for name in ("quality",):
-            if name in self._group:
-                _member(self._group, name).resize((length, rows, columns))
-        self._digest_array.resize((length,))
-        self._status_array.resize((length,))
         old = self.length
-        self._times.resize((length,))
-        times = self.first_time + np.arange(length) * self.step
-        self._times[old:] = times[old:].astype(np.int64)
-        if "time_bnds" in self._group:
-            self._write_bounds(old, times)
-        self.status = np.concatenate([self.status, np.zeros(length - old, dtype=np.int8)])
-        self.digests = np.concatenate([self.digests, np.zeros(length - old, dtype=np.uint64)])
+        if length <= old:
+            return
+        for name, series in SERIES.items():
+            more = np.full(length - old, series.fill, dtype=series.dtype)
+            self._series[name] = np.concatenate([self._series[name], more])
+        self._renew_times()
+        self._dirty.update(range(old // TIME_CHUNK, (length - 1) // TIME_CHUNK + 1))
+        self._set_lengths()
 
-    def _write_bounds(self, old: int, times: np.ndarray) -> None:
-        bounds = _member(self._group, "time_bnds")
-        bounds.resize((times.size, 2))
-        interval = round(float(str(self._group.attrs["interval_minutes"])) * 60)
-        ends = times[old:].astype(np.int64)
-        bounds[old:] = np.stack([ends - interval, ends], axis=1)
+    def _renew_times(self) -> None:
+        times = self.first_time + np.arange(self.length) * self.step
+        self._series["time"] = times.astype("datetime64[s]").astype(np.int64)
+
+    def _set_lengths(self) -> None:
+        for name in (*SERIES, TIME_BOUNDS, RAIN_RATE, QUALITY):
+            if name in self._store:
+                self._store.set_length(name, self.length)
 
     def _prepend(self, slots: int) -> None:
-        """Make room for earlier frames: the time axis of a Zarr store starts at its first chunk, so chunks move.
+        """Make room for earlier frames.
 
-        Chunks are renamed from the last to the first; statuses say "missing" meanwhile, and the frames of an
-        archive killed here are found again by their files.
+        The time axis of a Zarr array starts at its first chunk, so every chunk needs another name. It gets one
+        beside the old one, in the other layout, and the commit switches all arrays over at once; the old names go
+        when the archive is next opened for writing, since readers may still use them.
         """
-        old_status, old_digests, old_length = self.status.copy(), self.digests.copy(), self.length
-        self._status_array[:] = MISSING
-        self.status = np.zeros_like(self.status)
-        self.digests = np.zeros_like(self.digests)
+        self._remove_superseded()
+        self._store.attributes["superseded_chunks"] = True
         self.first_time = self.first_time - slots * self.step
-        self._grow(old_length + slots)
-        times = self.first_time + np.arange(self.length) * self.step
-        self._group.attrs["first_time"] = str(self.first_time)
-        self._times[:] = times.astype(np.int64)
-        if "time_bnds" in self._group:
-            self._write_bounds(0, times)
-        for name in (RAIN_RATE, "quality"):
-            if name in self._group:
-                for index in range(old_length - 1, -1, -1):
-                    source = self.path / name / "c" / str(index)
-                    if source.exists():
-                        source.rename(source.with_name(str(index + slots)))
-        self.status[slots:] = old_status
-        self.digests[slots:] = old_digests
-        self._digest_array[:] = self.digests
-        self._status_array[:] = self.status
+        self._store.attributes["first_time"] = str(self.first_time)
+        for name in (RAIN_RATE, QUALITY):
+            if name in self._store:
+                layout = OTHER[self._store.layout(name)]
+                for index, _ in list(self._store.chunks(name, self._store.layout(name))):
+                    self._store.link_chunk(name, index, index + slots, layout)
+                self._store.set_layout(name, layout)
+        for name, series in SERIES.items():
+            more = np.full(slots, series.fill, dtype=series.dtype)
+            self._series[name] = np.concatenate([more, self._series[name]])
+            self._store.set_layout(name, OTHER[self._store.layout(name)])
+        if TIME_BOUNDS in self._store:
+            self._store.set_layout(TIME_BOUNDS, OTHER[self._store.layout(TIME_BOUNDS)])
+        self._renew_times()
+        self._set_lengths()
+        self._dirty.update(range((self.length - 1) // TIME_CHUNK + 1))
+
+    def _remove_superseded(self) -> None:
+        """Remove chunks under names that the published metadata does not use."""
+        for name in (RAIN_RATE, QUALITY, TIME_BOUNDS, *SERIES):
+            if name in self._store:
+                for _, path in list(self._store.chunks(name, OTHER[self._store.layout(name)])):
+                    path.unlink(missing_ok=True)
+
+    def _read(self, index: int) -> np.ndarray:
+        group = zarr.open_group(self.path, mode="r", use_consolidated=True)
+        return np.asarray(_array(group, RAIN_RATE)[index])
+
+    def _count(self, masks: Counter[bytes]) -> None:
+        for mask, frames in masks.items():
+            bits = np.unpackbits(np.frombuffer(zlib.decompress(mask), dtype=np.uint8), count=self._counts.size)
+            self._counts += np.multiply(bits, np.int32(frames), dtype=np.int32).reshape(self._counts.shape)
+
+    def _write_valid_share(self) -> None:
+        present = int(np.count_nonzero((self.status == PRESENT) | (self.status == PARTIAL)))
+        layout = OTHER[self._store.layout(VALID_SHARE)]
+        share = (self._counts / max(present, 1)).astype(np.float32)
+        self._store.write_chunk(VALID_SHARE, 0, encode_chunk(share), layout)
+        self._store.set_layout(VALID_SHARE, layout)
+        self._store.array_attributes(VALID_SHARE)["frames"] = present
+
+    def _write_manifest(self, entries: list[ManifestEntry]) -> None:
+        if not entries:
+            return
+        content = self._manifest_tail + "".join(entry.to_line() for entry in entries).encode()
+        first = self._manifest_length // MANIFEST_CHUNK
+        start = first * MANIFEST_CHUNK
+        for offset in range(0, len(content), MANIFEST_CHUNK):
+            part = np.frombuffer(content[offset : offset + MANIFEST_CHUNK], dtype=np.uint8)
+            self._store.write_chunk(
+                MANIFEST_LINES, first + offset // MANIFEST_CHUNK, encode_chunk(_padded(part, MANIFEST_CHUNK))
+            )
+        self._manifest_length = start + len(content)
+        self._manifest_tail = content[len(content) - self._manifest_length % MANIFEST_CHUNK :]
+        self._store.set_length(MANIFEST_LINES, self._manifest_length)
+
+    def _recover(self) -> None:
+        """Bring an archive in order whose writer was killed: nothing that was committed is lost."""
+        logger.info("%s was not closed by its last writer; it is put in order", self.path)
+        self._store.remove_partial_files()
+        self._remove_superseded()
+        self._store.attributes.pop("superseded_chunks", None)
+        for name in (RAIN_RATE, QUALITY):
+            if name in self._store:
+                for index, path in list(self._store.chunks(name, self._store.layout(name))):
+                    if not self._is_present(index):
+                        path.unlink(missing_ok=True)
+        present = np.flatnonzero((self.status == PRESENT) | (self.status == PARTIAL))
+        for index in present[self._series["frame_digest"][present] == 0]:
+            self._measure_again(int(index))
+        if int(self._store.array_attributes(VALID_SHARE)["frames"]) != present.size:
+            self._recount(present)
+        self._store.mark_all_changed()
+        self._pending.attributes = True
+
+    def _measure_again(self, index: int) -> None:
+        """The digest and numbers of a frame that was being replaced: whichever of the two is there."""
+        field_ = self._read(index)
+        frame = encode_frame(self.first_time + index * self.step, field_)
+        self._set("frame_digest", index, frame.digest)
+        for name, value in frame.series.items():
+            self._set(name, index, value)
+        self._store.array_attributes(VALID_SHARE)["frames"] = -1
+
+    def _recount(self, present: np.ndarray) -> None:
+        self._counts[:] = 0
+        for index in present:
+            self._counts += ~np.isnan(self._read(int(index)))
+        self._write_valid_share()
 
 
 def write_archive(
@@ -334,21 +579,24 @@ def write_archive(
     ) as writer:
         for index, time in enumerate(times):
             if present is None or present[index]:
-                writer.write(time, rain_rate[index])
+                writer.put(encode_frame(time, rain_rate[index]))
+            if index % BATCH == BATCH - 1:
+                writer.commit()
     return Path(path)
 
 
-def frame_digest(rain_rate: np.ndarray) -> int:
-    """Eight bytes that tell one field from another; every NaN counts as the same NaN."""
-    field = np.ascontiguousarray(rain_rate, dtype=np.float32) + np.float32(0)
-    field[np.isnan(field)] = np.nan
-    return int.from_bytes(hashlib.blake2b(field.tobytes(), digest_size=8).digest(), "little")
+def lock_archive(path: Path) -> Any:
+    """The writer's lock, given back by the system when its process ends.
 
-
-def _lock(path: Path) -> Any:
-    """The writer's lock, given back by the system when its process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = open(path.parent / f".{path.name}.lock", "w")  # noqa: SIM115 - lives as long as the writer
+    Raises:
+        DataError: Somebody else holds it, or the folder cannot be written.
+    """
+    path = path.absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path.parent / f".{path.name}.lock", "w")  # noqa: SIM115 - lives as long as the writer
+    except OSError as error:
+        raise cannot_write(path, error) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -365,111 +613,15 @@ def _require_archive(path: Path) -> None:
             raise
 
 
-def _create_store(
-    path: Path,
-    grid: Grid,
-    first_time: np.datetime64,
-    step: np.timedelta64,
-    interval_minutes: float | None,
-    quality: bool,
-    attributes: dict[str, Any],
-) -> None:
-    interval = {} if interval_minutes is None else {"interval_minutes": float(interval_minutes)}
-    group = zarr.create_group(
-        path,
-        zarr_format=3,
-        attributes={
-            "Conventions": "CF-1.11",
-            "title": "Rain rate from radar",
-            "institution": "not stated",
-            "source": "weather radar",
-            "history": "",
-            "references": "",
-            "comment": "NaN is not measured, 0 is dry.",
-            **attributes,
-            **interval,
-            "format": FORMAT,
-            "first_time": str(first_time.astype("datetime64[s]")),
-            "step_seconds": int(step / np.timedelta64(1, "s")),
-        },
-    )
-    methods = "time: point" if interval_minutes is None else "time: mean"
-    rain_attributes = {
-        "standard_name": "rainfall_flux",
-        "long_name": "rain rate",
-        "units": "kg m-2 h-1",
-        "cell_methods": methods,
-        "grid_mapping": "crs",
-        "coordinates": "lat lon frame_status" if not grid.is_geographic else "frame_status",
-    }
-    _create_fields(group, grid, rain_attributes, quality)
-    time_attributes = {"standard_name": "time", "long_name": "valid time", "axis": "T", "units": TIME_UNITS}
-    time_attributes |= {"calendar": "standard", **LEAP_SECONDS}
-    if interval_minutes is not None:
-        time_attributes["bounds"] = "time_bnds"
-        _create(group, "time_bnds", (0, 2), "int64", ("time", "bnds"), chunks=(TIME_CHUNK, 2))
-    _create(group, "time", (0,), "int64", ("time",), time_attributes, chunks=(TIME_CHUNK,))
-    status = {"long_name": "what is known of the frame", "flag_meanings": " ".join(STATUS)}
-    status |= {"flag_values": list(range(len(STATUS)))}  # type: ignore[dict-item]
-    _create(group, "frame_status", (0,), "int8", ("time",), status, chunks=(TIME_CHUNK,))
-    digest = {"long_name": "digest of the frame's contents"}
-    _create(group, "frame_digest", (0,), "uint64", ("time",), digest, chunks=(TIME_CHUNK,))
-    zarr.create_group(path / MANIFEST, zarr_format=3, attributes={"content": "one JSON object a line, UTF-8"})
-    _create(group, MANIFEST_LINES, (0,), "uint8", ("byte",), chunks=(MANIFEST_CHUNK,))
-
-
-def _create_fields(group: zarr.Group, grid: Grid, rain_attributes: dict[str, Any], quality: bool) -> None:
-    rows, columns = grid.shape
-    axes = ("time", "y", "x")
-    nan = float("nan")
-    _create(group, RAIN_RATE, (0, rows, columns), "float32", axes, rain_attributes, fill=nan, chunks=(1, rows, columns))
-    if quality:
-        text = {"long_name": "quality index", "units": "1", "grid_mapping": "crs", "valid_range": [0.0, 1.0]}
-        _create(group, "quality", (0, rows, columns), "float32", axes, text, fill=nan, chunks=(1, rows, columns))
-    for name, (dims, values, attributes) in space_coordinates(grid).items():
-        axis = (dims,) if isinstance(dims, str) else dims
-        _create(group, name, values.shape, str(values.dtype), axis, attributes)[:] = values
-    _create(group, "crs", (), "int32", (), grid.cf_grid_mapping())
-    share = {"long_name": "share of frames in which the pixel is valid", "units": "1", "grid_mapping": "crs"}
-    _create(group, "valid_share", (rows, columns), "float32", ("y", "x"), share, fill=nan)
-    count = {"long_name": "number of frames in which the pixel is valid", "units": "1", "frames": 0}
-    _create(group, "valid_count", (rows, columns), "int32", ("y", "x"), count)
-
-
-def _create(
-    group: zarr.Group,
-    name: str,
-    shape: tuple[int, ...],
-    dtype: str,
-    axes: tuple[str, ...],
-    attributes: Mapping[str, Any] | None = None,
-    *,
-    fill: float = 0,
-    chunks: tuple[int, ...] | None = None,
-) -> zarr.Array:
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=chunks if chunks is not None else (shape or "auto"),
-        dimension_names=axes,
-        attributes=dict(attributes or {}),
-        fill_value=fill,
-        compressors=COMPRESSION if shape else None,
-    )
-
-
-def _member(group: zarr.Group, name: str) -> zarr.Array:
+def _array(group: zarr.Group, name: str) -> zarr.Array:
     array = group[name]
     if not isinstance(array, zarr.Array):
         raise DataError(f"{name} is not an array of the archive", "ingest the source files again")
     return array
 
 
-def read_times(entries: Iterable[ManifestEntry]) -> dict[str, list[str]]:
-    """Valid times that each file digest brought, for skipping files that are in already."""
-    known: dict[str, list[str]] = {}
-    for entry in entries:
-        if entry.status in ("stored", "duplicate", "replaced") and entry.sha256:
-            known.setdefault(entry.sha256, []).append(entry.time)
-    return known
+def _padded(values: np.ndarray, length: int = TIME_CHUNK) -> np.ndarray:
+    """Values filled up with zeros to a whole chunk: no reader looks beyond the published length."""
+    if len(values) == length:
+        return values
+    return np.concatenate([values, np.zeros((length - len(values), *values.shape[1:]), dtype=values.dtype)])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from nowcast.data import archive_store
 from nowcast.data.archive import MISSING, PARTIAL, PRESENT, ManifestEntry, open_archive
-from nowcast.data.archive_writer import ArchiveWriter, frame_digest, write_archive
+from nowcast.data.archive_writer import ArchiveWriter, encode_frame, frame_digest, write_archive
 from nowcast.data.grid import Grid
 from nowcast.errors import DataError
 
@@ -81,7 +85,7 @@ def test_any_xarray_opens_it_with_times_and_bounds(tmp_path: Path) -> None:
     with create(tmp_path / "a.zarr") as writer:
         for index in range(2):
             writer.write(START + index * STEP, rain[index])
-    with xr.open_zarr(tmp_path / "a.zarr", consolidated=False) as dataset:
+    with xr.open_zarr(tmp_path / "a.zarr") as dataset:
         np.testing.assert_array_equal(dataset["rainfall_rate"].values, rain)
         assert dataset["rainfall_rate"].attrs["standard_name"] == "rainfall_flux"
         assert dataset["time"].values[1] == START + STEP
@@ -102,21 +106,22 @@ def test_valid_counts_survive_a_kill(tmp_path: Path) -> None:
     rain = fields(3)
     writer = create(tmp_path / "a.zarr")
     writer.write(START, rain[0])
-    writer._lock.close()  # as the system does when the process dies: nothing was flushed
+    writer._lock.close()  # as the system does when the process dies: nothing was closed
     with ArchiveWriter.append(tmp_path / "a.zarr") as later:
         later.write(START + STEP, rain[1])
-    with xr.open_zarr(tmp_path / "a.zarr", consolidated=False) as dataset:
-        assert dataset["valid_count"].values[2, 2] == 2
+    archive = open_archive(tmp_path / "a.zarr")
+    assert archive.valid_share()[2, 2] == 1 and archive.valid_share()[0, 0] == 0
+    assert "writing" not in archive.attrs
 
 
-def test_a_reader_sees_no_frame_whose_status_is_not_written(tmp_path: Path) -> None:
+def test_a_reader_sees_no_frame_before_its_commit(tmp_path: Path) -> None:
     rain = fields(2)
     with create(tmp_path / "a.zarr") as writer:
         writer.write(START, rain[0])
-        writer._grow(2)
-        writer._rain_rate[1] = rain[1]
-        archive = open_archive(tmp_path / "a.zarr")
-        assert archive.status.tolist() == [PRESENT, MISSING]
+        writer.put(encode_frame(START + 2 * STEP, rain[1]))
+        assert open_archive(tmp_path / "a.zarr").status.tolist() == [PRESENT]
+        writer.commit()
+        assert open_archive(tmp_path / "a.zarr").status.tolist() == [PRESENT, MISSING, PRESENT]
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
@@ -130,11 +135,11 @@ def test_a_time_between_two_slots_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_manifest_keeps_what_was_noted(tmp_path: Path) -> None:
-    entries = [ManifestEntry(f"{n}.gif", "ab", "2024-05-01T12:00:00", "stored") for n in range(3)]
+    entries = [ManifestEntry(f"{n}.gif", "stored", "ab", times=("2024-05-01T12:00:00",)) for n in range(3)]
     with create(tmp_path / "a.zarr") as writer:
         writer.write(START, fields(1)[0])
         writer.note(entries[0])
-        writer.flush()
+        writer.commit()
         writer.note(entries[1])
         writer.note(entries[2])
     assert list(open_archive(tmp_path / "a.zarr").manifest()) == entries
@@ -158,3 +163,147 @@ def test_digest_tells_fields_apart_and_not_their_nans() -> None:
     assert frame_digest(rain) == frame_digest(other)
     other[1, 1] += 0.1
     assert frame_digest(rain) != frame_digest(other)
+
+
+def kill(writer: ArchiveWriter) -> None:
+    """Give the lock back as the system does when a process dies; nothing else is done."""
+    writer._lock.close()
+
+
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_at_any_write_leaves_what_was_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
+) -> None:
+    """Earlier, later and replaced frames in one commit, killed before its file operations in turn."""
+    rain = fields(6)
+    for stop in range(0, 1000, stride):
+        path = tmp_path / f"{stop}.zarr"
+        write_archive(path, rain[2:4], first_time=START + 2 * STEP, step=STEP, grid=GRID)
+        writer = ArchiveWriter.append(path)
+        for index, field in ((0, rain[0]), (5, rain[5]), (3, rain[4])):
+            writer.put(encode_frame(START + index * STEP, field))
+        done = commit_with_operations(writer, stop, monkeypatch)
+        kill(writer)
+        archive = open_archive(path)
+        if done:
+            assert archive.present.tolist() == [True, False, True, True, False, True]
+            break
+        np.testing.assert_array_equal(archive.frame(START + 2 * STEP), rain[2])
+        assert any(np.array_equal(archive.frame(START + 3 * STEP), rain[n], equal_nan=True) for n in (3, 4))
+        with xr.open_zarr(path) as dataset:
+            np.testing.assert_array_equal(dataset["rainfall_rate"].sel(time=START + 2 * STEP).values, rain[2])
+        with ArchiveWriter.append(path) as writer:
+            for index, field in ((0, rain[0]), (5, rain[5]), (3, rain[4])):
+                writer.put(encode_frame(START + index * STEP, field))
+        again = open_archive(path)
+        np.testing.assert_array_equal(again.rain_rate(0, 6)[again.present], rain[[0, 2, 4, 5]])
+        assert again.valid_share()[1, 1] == 1 and again.valid_share()[0, 0] == 0
+        assert "writing" not in again.attrs
+    assert done and stop > 30
+
+
+def commit_with_operations(writer: ArchiveWriter, number: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Commit, but die before file operation `number`; whether the commit came to its end."""
+    left = number
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return function(*arguments, **keywords)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive_store, "replace_file", counted(archive_store.replace_file))
+        patch.setattr(archive_store.os, "link", counted(archive_store.os.link))
+        try:
+            writer.commit()
+        except KeyboardInterrupt:
+            return False
+    return True
+
+
+def test_a_reader_from_before_a_rearrangement_still_reads_its_frames(tmp_path: Path) -> None:
+    rain = fields(3)
+    write_archive(tmp_path / "a.zarr", rain[1:], first_time=START + STEP, step=STEP, grid=GRID)
+    early = open_archive(tmp_path / "a.zarr")
+    with ArchiveWriter.append(tmp_path / "a.zarr") as writer:
+        writer.write(START, rain[0])
+    np.testing.assert_array_equal(early.rain_rate(0, 2), rain[1:])
+    ArchiveWriter.append(tmp_path / "a.zarr").close()
+    with pytest.raises(DataError, match="rearranged after it was opened"):
+        early.rain_rate(0, 2)
+
+
+def test_a_damaged_chunk_is_an_error_and_not_rain(tmp_path: Path) -> None:
+    rain = fields(2)
+    path = write_archive(tmp_path / "a.zarr", rain, first_time=START, step=STEP, grid=GRID)
+    chunk = path / "rainfall_rate" / "c.1.0.0"
+    content = bytearray(chunk.read_bytes())
+    content[-10] ^= 4
+    chunk.write_bytes(content)
+    np.testing.assert_array_equal(open_archive(path).frame(START), rain[0])
+    with pytest.raises(DataError, match="cannot be decoded"):
+        open_archive(path).frame(START + STEP)
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rain = fields(2)
+    path = write_archive(tmp_path / "a.zarr", rain[:1], first_time=START, step=STEP, grid=GRID)
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="No space left on device") as caught:
+        patch.setattr(Path, "write_bytes", full)
+        with ArchiveWriter.append(path) as writer:
+            writer.write(START + STEP, rain[1])
+    assert "make room" in str(caught.value.hint)
+    assert open_archive(path).present.tolist() == [True]
+
+
+def test_a_target_that_is_read_only_is_one_sentence(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        create(blocker / "a.zarr")
+
+
+def test_the_status_does_not_depend_on_the_order_of_frames(tmp_path: Path) -> None:
+    rain = fields(5)
+    rain[0, 3:] = np.nan
+    status = []
+    for order in (range(5), reversed(range(5))):
+        path = tmp_path / f"{len(status)}.zarr"
+        with create(path) as writer:
+            for index in order:
+                writer.write(START + index * STEP, rain[index])
+        status.append(open_archive(path).status.tolist())
+    assert status[0] == status[1] == [PARTIAL, *[PRESENT] * 4]
+
+
+def test_series_tell_what_each_frame_holds(tmp_path: Path) -> None:
+    rain = np.zeros((2, 6, 8), dtype=np.float32)
+    rain[0, 0, 0], rain[0, 0, 1], rain[0, 5] = 0.1, 7.5, np.nan
+    rain[1] = np.nan
+    archive = open_archive(write_archive(tmp_path / "a.zarr", rain, first_time=START, step=STEP, grid=GRID))
+    assert archive.series("valid_pixels").tolist() == [40, 0]
+    assert archive.series("wet_share")[0] == np.float32(2 / 40) and np.isnan(archive.series("wet_share")[1])
+    assert archive.series("maximum_rate")[0] == 7.5
+    np.testing.assert_array_equal(archive.rain_rate(0, 2), rain)
+
+
+def test_an_overwrite_waits_for_no_writer(tmp_path: Path) -> None:
+    arguments = {"first_time": START, "step": STEP}
+    with create(tmp_path / "a.zarr") as writer:
+        writer.write(START, fields(1)[0])
+        with pytest.raises(DataError, match="written by another process"):
+            ArchiveWriter.create(tmp_path / "a.zarr", GRID, **arguments, overwrite=True)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="exists"):
+        ArchiveWriter.create(tmp_path / "a.zarr", GRID, **arguments)  # type: ignore[arg-type]
+    ArchiveWriter.create(tmp_path / "a.zarr", GRID, **arguments, overwrite=True).close()  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="without a single frame"):
+        open_archive(tmp_path / "a.zarr")
