@@ -383,7 +383,7 @@ class ConvGRUCell(ConvCell):
             kind, like = self.norm_hh.kind, self.weight_hh
             self.norm_hh = GateNorm(kind, 2, 2 * hidden_channels, device=like.device, dtype=like.dtype)
             self.norm_hn = GateNorm(kind, 1, hidden_channels, device=like.device, dtype=like.dtype)
-        self.reset_parameters()
+        ConvGRUCell.reset_parameters(self)  # not that of a subclass, whose parameters are still to come
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -393,11 +393,14 @@ class ConvGRUCell(ConvCell):
 
     def step(self, input_gates: Tensor, state: State) -> State:
         (h,) = state
-        return (self._reset_after(input_gates, h) if self.reset == "after" else self._reset_before(input_gates, h),)
+        if self.reset == "before":
+            return (self._reset_before(input_gates, h),)
+        return (self.reset_after(input_gates, self.state_gates(h), h),)
 
-    def _reset_after(self, input_gates: Tensor, h: Tensor) -> Tensor:
+    def reset_after(self, input_gates: Tensor, state_gates: Tensor, h: Tensor) -> Tensor:
+        """The next h, given what input and state add to the gates."""
         x_r, x_z, x_n = input_gates.to(h.dtype).chunk(3, dim=1)
-        h_r, h_z, h_n = self.state_gates(h).to(h.dtype).chunk(3, dim=1)
+        h_r, h_z, h_n = state_gates.to(h.dtype).chunk(3, dim=1)
         if self.bias_hn is not None:
             h_n = h_n + self.bias_hn.view(-1, *(1,) * self.spatial_dims)
         r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)

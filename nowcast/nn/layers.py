@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, TypedDict, Unpack, cast
+from typing import Any, ClassVar, Self, TypedDict, Unpack, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.checkpoint import checkpoint
 
-from nowcast.nn import checks
+from nowcast.nn import checks, conversion
 from nowcast.nn.cells import ConvCell, ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from nowcast.nn.checks import Activation, Size, State
 from nowcast.nn.sequences import Layout
@@ -49,8 +49,9 @@ class RecurrentLayers(nn.Module):
 
     Args:
         in_channels: Channels of the input; 0 for a first layer that has no input weights and runs on its state.
-        hidden_channels, kernel_size, recurrent_kernel_size, stride, dilation: As for a cell; a list gives one value
-            per layer, anything else is repeated (a tuple is one value: a kernel over the spatial axes).
+        hidden_channels, kernel_size, recurrent_kernel_size, stride, dilation: As for a cell. Of these and of every
+            option of a cell, a list gives one value per layer, and anything else is repeated (a tuple is one value:
+            a kernel over the spatial axes).
         num_layers: Layers on top of one another.
         bidirectional: Run every layer forward and backward in time, with weights of their own, and hand on both
             outputs side by side, 2 * D channels, forward first.
@@ -100,21 +101,20 @@ class RecurrentLayers(nn.Module):
         self.dropout = checks.dropout(dropout, num_layers)
         if recompute and cell_options.get("norm") == "batch":
             raise ValueError("recompute=True would count every batch twice in the statistics of norm='batch'")
+        grid = cell_options.pop("grid", None)
         hidden = checks.per_layer("hidden_channels", hidden_channels, num_layers, tuples_too=True)
-        varying = {
+        cell_options |= {
             "kernel_size": kernel_size,
             "recurrent_kernel_size": recurrent_kernel_size,
             "stride": stride,
             "dilation": dilation,
         }
-        values = {name: checks.per_layer(name, value, num_layers) for name, value in varying.items()}
+        varying = {name: checks.per_layer(name, value, num_layers) for name, value in cell_options.items()}
         self.cells = nn.ModuleList()
         self.reverse_cells = nn.ModuleList()
-        grid = cell_options.pop("grid", None)
         channels = in_channels
         for layer in range(num_layers):
-            options = {name: value[layer] for name, value in values.items()}
-            options |= {"spatial_dims": spatial_dims, **cell_options}
+            options = {name: values[layer] for name, values in varying.items()} | {"spatial_dims": spatial_dims}
             if grid is not None:
                 options["grid"] = grid
             self.cells.append(self.cell_class(channels, hidden[layer], **options))
@@ -299,6 +299,14 @@ class ConvRNN(RecurrentLayers):
     ) -> None:
         super().__init__(in_channels, hidden_channels, kernel_size, num_layers, **options)
 
+    @classmethod
+    def from_rnn(cls, source: nn.RNN, *, spatial_dims: int = 2) -> Self:
+        """A 1x1-kernel layer that computes at every pixel what a torch.nn.RNN does."""
+        conversion.check_source(source, nn.RNN)
+        layer = cls(**conversion.shared_options(source), spatial_dims=spatial_dims, activation=source.nonlinearity)
+        conversion.copy_weights(source, layer._cells_in_order())
+        return layer
+
 
 class ConvLSTM(RecurrentLayers):
     """Layers of ConvLSTMCell over time, the ConvLSTM of Shi et al. 2015 (arXiv 1506.04214).
@@ -332,6 +340,14 @@ class ConvLSTM(RecurrentLayers):
         cell_options = {"peephole": peephole, "grid": grid, "forget_bias": forget_bias}
         super().__init__(in_channels, hidden_channels, kernel_size, num_layers, **options, **cell_options)
 
+    @classmethod
+    def from_lstm(cls, source: nn.LSTM, *, spatial_dims: int = 2) -> Self:
+        """A 1x1-kernel layer that computes at every pixel what a torch.nn.LSTM does."""
+        conversion.check_source(source, nn.LSTM)
+        layer = cls(**conversion.shared_options(source), spatial_dims=spatial_dims)
+        conversion.copy_weights(source, layer._cells_in_order())
+        return layer
+
 
 class ConvGRU(RecurrentLayers):
     """Layers of ConvGRUCell over time. `reset` is as for ConvGRUCell, the other options as for RecurrentLayers."""
@@ -349,6 +365,14 @@ class ConvGRU(RecurrentLayers):
         **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__(in_channels, hidden_channels, kernel_size, num_layers, reset=reset, **options)
+
+    @classmethod
+    def from_gru(cls, source: nn.GRU, *, spatial_dims: int = 2) -> Self:
+        """A 1x1-kernel layer that computes at every pixel what a torch.nn.GRU does."""
+        conversion.check_source(source, nn.GRU)
+        layer = cls(**conversion.shared_options(source), spatial_dims=spatial_dims)
+        conversion.copy_weights(source, layer._cells_in_order())
+        return layer
 
 
 def detach_state(state: Any) -> Any:
