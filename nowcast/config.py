@@ -135,6 +135,21 @@ class TrainingConfig(Section):
     seed: int = Field(0, ge=0)
 
 
+class MovingMnistConfig(Section):
+    """The Moving MNIST generator; `nowcast mnist` alone reads it."""
+
+    size: int = Field(64, ge=16, description="side of the square in pixels")
+    digit_size: Literal[14, 28] = Field(28, description="14: digits at half the size, by 2x2 averaging")
+    digits: Integers = Field((2,), description="digits in a sequence; several numbers are drawn from")
+    subset: int | None = Field(None, ge=1, description="2015 protocol: this many digits, in training and test alike")
+    speed: tuple[Number, Number] = Field((3.0, 5.0), description="pixels a frame, uniform from low to high")
+    bounce: Literal["reflect", "clamp"] = Field("reflect", description="exact mirror, or a stop at the wall")
+    sequences: int | None = Field(None, ge=1, description="fixed training sequences; none: each is seen once")
+    validation_sequences: int = Field(500, ge=1)
+    test_sequences: int = Field(1000, ge=1)
+    test_seed: int = Field(2015, ge=0, description="seed of the fixed test set")
+
+
 class ScoresConfig(Section):
     """Which scores the run reports."""
 
@@ -151,6 +166,7 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     training: TrainingConfig = TrainingConfig()
     scores: ScoresConfig = ScoresConfig()
+    moving_mnist: MovingMnistConfig = MovingMnistConfig()
 
 
 @dataclass(frozen=True)
