@@ -109,7 +109,10 @@ def paired_fields(forecast: np.ndarray, observed: np.ndarray) -> tuple[np.ndarra
 
     Raises:
         ValueError: Other shapes, fewer than two axes, or values that are not real numbers.
+        TypeError: Masked arrays, whose mask would be lost.
     """
+    if isinstance(forecast, np.ma.MaskedArray) or isinstance(observed, np.ma.MaskedArray):
+        raise TypeError("a masked array would lose its mask; fill it with NaN first")
     f, o = np.asarray(forecast), np.asarray(observed)
     if f.shape != o.shape:
         raise ValueError(f"the forecast has shape {f.shape} and the observation {o.shape}; they must be equal")

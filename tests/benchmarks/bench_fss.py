@@ -61,9 +61,8 @@ def main() -> int:
     pairs = [(best_seconds(ours, 1), best_seconds(theirs, 1)) for _ in range(repeats)]
     mine, other = np.min(pairs, axis=0)
     masked = best_seconds(lambda: fss_sums(holes, o, THRESHOLDS, WINDOWS), repeats)
-    print(
-        f"{frames} frames of {side} x {side} float32, {np.mean(o > 0):.0%} wet, thresholds {THRESHOLDS}, windows {WINDOWS}"
-    )
+    print(f"{frames} frames of {side} x {side} float32, {np.mean(o > 0):.0%} wet")
+    print(f"thresholds {THRESHOLDS} mm/h, windows {WINDOWS} pixels")
     print(f"CPU, best of {repeats} interleaved runs after one warm-up, seeds 1 and 2")
     print(f"nowcast {mine * 1e3:.1f} ms, pySTEPS {other * 1e3:.1f} ms: {other / mine:.1f} x (wanted {WANTED:.0f} x)")
     print(f"nowcast with {np.mean(np.isnan(holes)):.0%} missing {masked * 1e3:.1f} ms")
