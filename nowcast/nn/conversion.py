@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from nowcast.nn.cells import ConvCell
+    from nowcast.nn.cell import ConvCell
 
 
 def check_source(source: Any, wanted: type[nn.RNNBase]) -> None:

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nowcast.nn import checks
-from nowcast.nn.cells import CellOptions, ConvGRUCell
+from nowcast.nn.cell import CellOptions
+from nowcast.nn.cells import ConvGRUCell
 from nowcast.nn.checks import Size, State
 from nowcast.nn.convolution import SameConvolution
-from nowcast.nn.layers import LayerOptions, RecurrentLayers, Sizes
+from nowcast.nn.recurrent import LayerOptions, RecurrentLayers, Sizes
 
 
 class TrajGRUCell(ConvGRUCell):
