@@ -177,6 +177,7 @@ class ArchiveWriter:
         quality: bool = False,
         attributes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        lock: Any = None,
     ) -> ArchiveWriter:
         """A new, empty archive whose time axis starts at `first_time`.
 
@@ -185,6 +186,7 @@ class ArchiveWriter:
             quality: Whether frames come with a quality index.
             attributes: Global attributes: source_format, institution, license, zr_a, zr_b, synthetic, ...
             overwrite: Remove what lies at the path, unless somebody writes to it.
+            lock: That of `lock_archive`, if the caller holds it already; closed with the writer.
 
         Raises:
             DataError: The path exists, is being written, or cannot be written.
@@ -192,7 +194,7 @@ class ArchiveWriter:
         path = Path(path)
         if step <= np.timedelta64(0, "s"):
             raise DataError(f"the step of an archive must be positive, got {step}")
-        lock = lock_archive(path)
+        lock = lock or lock_archive(path)
         try:
             if path.exists() and not overwrite:
                 raise DataError(f"{path} exists", "choose another name, or pass --append or --overwrite")
@@ -221,14 +223,14 @@ class ArchiveWriter:
             raise
 
     @classmethod
-    def append(cls, path: str | Path) -> ArchiveWriter:
+    def append(cls, path: str | Path, *, lock: Any = None) -> ArchiveWriter:
         """An existing archive, to add frames to.
 
         Raises:
             DataError: There is none, it is damaged, or another process writes to it.
         """
         path = Path(path)
-        lock = lock_archive(path)
+        lock = lock or lock_archive(path)
         try:
             _require_archive(path)
             return cls(path, lock)

@@ -1,0 +1,175 @@
+"""One source file to encoded frames: the part of an ingest that runs in workers, here or elsewhere.
+
+It never raises for what a file holds: a file that cannot be used comes back with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data_prep.quality import QualityOptions, apply_quality
+from data_prep.readers.frame import RadarFrame
+from data_prep.readers.options import ReadOptions
+from data_prep.readers.registry import detect_format, read_frames
+from nowcast.data.archive_writer import EncodedFrame, encode_frame
+from nowcast.data.grid import Grid
+from nowcast.errors import ConfigError, MissingPackageError, NowcastError
+
+# A file of more frames is not taken into memory as a whole: the caller streams it.
+MAX_FRAMES = 64
+HASH_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How files are read and what is done to their frames.
+
+    Attributes:
+        format: One of the readers' names, or "auto".
+        read: What the files do not say.
+        quality: Steps between reader and archive.
+        keep_quality: Whether the quality index is stored.
+    """
+
+    format: str = "auto"
+    read: ReadOptions = field(default_factory=ReadOptions)
+    quality: QualityOptions = field(default_factory=QualityOptions)
+    keep_quality: bool = False
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """A frame ready to be stored, with what has to fit the archive."""
+
+    encoded: EncodedFrame
+    grid: Grid
+    interval_minutes: float | None
+    attributes: Mapping[str, str | float]
+
+    @property
+    def quantity(self) -> str:
+        return str(self.attributes.get("quantity", ""))
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What tells one state of a file from another."""
+
+    sha256: str = ""
+    size: int = 0
+    modified_ns: int = 0
+
+
+@dataclass(frozen=True)
+class DecodedFile:
+    """What a file held.
+
+    Attributes:
+        frames: Its frames; none where `reason` says why.
+        reason: Why it could not be used; empty where it could.
+        is_long: It holds more than `MAX_FRAMES` frames and was not read to its end.
+        missing_package: The message of the extra that it needs.
+    """
+
+    path: str
+    stamp: FileStamp
+    format: str = ""
+    frames: tuple[DecodedFrame, ...] = ()
+    reason: str = ""
+    is_long: bool = False
+    missing_package: tuple[str, str | None] | None = None
+
+
+def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
+    """Read, clean and encode every frame of a file; nothing of a file that turns out to be damaged.
+
+    Raises:
+        ConfigError: An option that fits no file.
+    """
+    stamp, format_name = FileStamp(), ""
+    try:
+        stamp = file_stamp(path)
+        format_name = detect_format(path) if options.format == "auto" else options.format
+        frames = tuple(islice(stream_frames(path, options), MAX_FRAMES + 1))
+        if len(frames) > MAX_FRAMES:
+            return DecodedFile(path, stamp, format_name, is_long=True)
+        if not frames:
+            return DecodedFile(path, stamp, format_name, reason="it holds no frame")
+        if _state(path) != (stamp.size, stamp.modified_ns):
+            return DecodedFile(path, FileStamp(), format_name, reason="it changed while it was read; run again later")
+    except ConfigError:
+        raise
+    except MissingPackageError as error:
+        reason = f"{error.message}: {error.hint}"
+        return DecodedFile(path, stamp, format_name, reason=reason, missing_package=(error.message, error.hint))
+    except NowcastError as error:
+        return DecodedFile(path, stamp, format_name, reason=_without_path(error.message, path))
+    except FileNotFoundError:
+        return DecodedFile(path, stamp, format_name, reason="it vanished before it was read")
+    except OSError as error:
+        return DecodedFile(path, stamp, format_name, reason=f"it cannot be read: {error.strerror or error}")
+    except MemoryError:
+        return DecodedFile(path, stamp, format_name, reason="there is not memory enough to decode it")
+    return DecodedFile(path, stamp, format_name, frames)
+
+
+def stream_frames(path: str, options: DecodeOptions) -> Iterator[DecodedFrame]:
+    """The frames of a file, one at a time.
+
+    Raises:
+        NowcastError: The file cannot be used, from here on.
+    """
+    for frame in read_frames(path, format=options.format, options=options.read):
+        yield _encode(frame, options)
+
+
+def file_stamp(path: str | Path) -> FileStamp:
+    """Size, time of change and SHA-256 of a file; of a Zarr folder, those of the list of its files."""
+    size, modified_ns = _state(path)
+    digest = hashlib.sha256()
+    if Path(path).is_dir():
+        digest.update(repr(_listing(Path(path))).encode())
+    else:
+        with open(path, "rb") as file:
+            while block := file.read(HASH_BLOCK):
+                digest.update(block)
+    return FileStamp(digest.hexdigest(), size, modified_ns)
+
+
+def _encode(frame: RadarFrame, options: DecodeOptions) -> DecodedFrame:
+    rain_rate, changes = apply_quality(frame.rain_rate, frame.quality, options.quality)
+    encoded = encode_frame(
+        frame.valid_time, rain_rate, quality=frame.quality if options.keep_quality else None, changes=changes
+    )
+    return DecodedFrame(encoded, frame.grid, frame.interval_minutes, dict(frame.attributes))
+
+
+def _state(path: str | Path) -> tuple[int, int]:
+    if Path(path).is_dir():
+        listing = _listing(Path(path))
+        return sum(entry[1] for entry in listing), max((entry[2] for entry in listing), default=0)
+    state = os.stat(path)
+    return state.st_size, state.st_mtime_ns
+
+
+def _listing(folder: Path) -> list[tuple[str, int, int]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
+def _without_path(message: str, path: str) -> str:
+    """A reader's message without the file's name, which stands beside it in the manifest."""
+    return message.removeprefix(f"{path}: ").removeprefix(f"{Path(path).name}: ")
+
+
+def describe_grid(grid: Grid) -> str:
+    """A grid as an error names it: size, pixels, corner."""
+    dy, dx = grid.spacing
+    corner: Any = f"({grid.x[0] - dx / 2:.6g}, {grid.y[0] + dy / 2:.6g})"
+    return f"{grid.describe()}, corner at {corner}"
