@@ -40,4 +40,4 @@ class RadarFrame:
             if np.any(rain_rate < 0) or np.any(np.isinf(rain_rate)):
                 raise DataError("a rain rate must be finite and not negative; missing pixels are NaN")
         object.__setattr__(self, "rain_rate", rain_rate)
-        object.__setattr__(self, "valid_time", np.datetime64(self.valid_time, "s"))
+        object.__setattr__(self, "valid_time", self.valid_time.astype("datetime64[s]"))

@@ -1,0 +1,134 @@
+"""ReadOptions: what a caller may declare where a file does not say it, and the window that is wanted of it."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.data.grid import Grid
+from nowcast.data.units import ZRelation
+from nowcast.errors import ConfigError
+
+# What a strptime directive of `time_pattern` may look like in a file name.
+_DIRECTIVES = {
+    "Y": r"\d{4}",
+    "y": r"\d{2}",
+    "m": r"\d{2}",
+    "d": r"\d{2}",
+    "j": r"\d{3}",
+    "H": r"\d{2}",
+    "M": r"\d{2}",
+    "S": r"\d{2}",
+}
+
+
+@dataclass(frozen=True)
+class BoundingBox:
+    """A window in degrees: every pixel of the rectangle of pixels that encloses it is kept."""
+
+    south: float
+    west: float
+    north: float
+    east: float
+
+    def __post_init__(self) -> None:
+        if not (-90 <= self.south < self.north <= 90):
+            raise ConfigError(f"a bounding box needs -90 <= south < north <= 90, got {self.south} and {self.north}")
+        if not (self.west < self.east <= self.west + 360):
+            raise ConfigError(f"a bounding box needs west < east <= west + 360, got {self.west} and {self.east}")
+
+
+@dataclass(frozen=True)
+class PixelWindow:
+    """A window in pixels of the file's grid, north first: rows and columns as (start, stop)."""
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        for name, (start, stop) in (("rows", self.rows), ("columns", self.columns)):
+            if not 0 <= start < stop:
+                raise ConfigError(f"a pixel window needs 0 <= start < stop, got {name} {start} to {stop}")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a reader is told.
+
+    Attributes:
+        z_relation: Z = a R^b to use for reflectivity, above what the file or the source's documentation says.
+        accumulation_minutes: Length of the interval of an accumulation, where the file does not give it.
+        crop: The window that is wanted, in degrees or in pixels; None is the whole grid.
+        coarsen: Side of the blocks of pixels that are averaged; a block less than half measured is NaN.
+        time_pattern: strptime pattern found in the file's name, for files without a time inside ("RAD%y%m%d%H%M%S").
+        variable: Name of the variable (netCDF, Zarr) or quantity (ODIM) to read where there are several.
+        missing_values: Stored values, in the file's unit, that also mean "not measured".
+        grid: Where the pixels are, for formats without geography: a Grid, or "hko7" for that data set's.
+        coordinates: A file of coordinates beside the data (MeteoNet), if it is not found by its usual name.
+        pickled_dates: Read the pickled dates of a MeteoNet file through an unpickler that admits dates and
+            nothing else. Off: such a file is refused.
+        vil_rain_rate: (a, b) of R = a VIL^b [mm/h of kg m-2], the declared conversion without which
+            vertically integrated liquid is not accepted as rain.
+        catalog: The CSV table of times and places that belongs to a SEVIR file.
+        event: Id of the one event to read of a file that holds many (SEVIR).
+        max_pixels: The largest grid that is decoded; a file that claims more is refused before anything is allocated.
+    """
+
+    z_relation: ZRelation | None = None
+    accumulation_minutes: float | None = None
+    crop: BoundingBox | PixelWindow | None = None
+    coarsen: int = 1
+    time_pattern: str | None = None
+    variable: str | None = None
+    missing_values: tuple[float, ...] = ()
+    grid: Grid | str | None = None
+    coordinates: str | Path | None = None
+    pickled_dates: bool = False
+    vil_rain_rate: tuple[float, float] | None = None
+    catalog: str | Path | None = None
+    event: str | None = None
+    max_pixels: int = 60_000_000
+
+    def __post_init__(self) -> None:
+        if self.coarsen < 1:
+            raise ConfigError(f"coarsen is a whole number of pixels from 1 up, got {self.coarsen}")
+        if self.accumulation_minutes is not None and not 0 < self.accumulation_minutes < float("inf"):
+            raise ConfigError(f"accumulation_minutes must be positive, got {self.accumulation_minutes}")
+        if self.max_pixels < 1:
+            raise ConfigError(f"max_pixels must be positive, got {self.max_pixels}")
+        if self.time_pattern is not None:
+            name_pattern(self.time_pattern)
+
+    def time_from_name(self, path: Path) -> np.datetime64 | None:
+        """The time in the file's name by `time_pattern`; None where no pattern is declared or it is not found."""
+        if self.time_pattern is None:
+            return None
+        found = name_pattern(self.time_pattern).search(path.name)
+        if found is None:
+            return None
+        try:
+            time = datetime.datetime.strptime(found.group(0), self.time_pattern)
+        except ValueError:
+            return None
+        return np.datetime64(time, "s")
+
+
+def name_pattern(time_pattern: str) -> re.Pattern[str]:
+    """The regular expression of a strptime pattern of numbers, for use within a file's name.
+
+    Raises:
+        ConfigError: A directive that is not a number, or a pattern without a date.
+    """
+    parts = re.split(r"%(.)", time_pattern)
+    unknown = [f"%{code}" for code in parts[1::2] if code not in _DIRECTIVES]
+    if unknown:
+        raise ConfigError(f"time pattern {time_pattern!r} holds {unknown[0]}", "use %Y %y %m %d %j %H %M %S")
+    codes = set(parts[1::2])
+    if not (codes & {"Y", "y"} and ({"m", "d"} <= codes or "j" in codes)):
+        raise ConfigError(f"time pattern {time_pattern!r} gives no date", "it needs a year, and %m%d or %j")
+    text = [re.escape(part) if number % 2 == 0 else _DIRECTIVES[part] for number, part in enumerate(parts)]
+    return re.compile("".join(text))

@@ -1,0 +1,113 @@
+"""Source: a file as the readers see it. Its bytes, ungzipped where its first bytes say so, never more than asked."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from data_prep.readers.options import ReadOptions
+from nowcast.errors import DataError
+
+GZIP = b"\x1f\x8b"
+HDF5 = b"\x89HDF\r\n\x1a\n"
+# As much of a file as any format needs to be known.
+HEAD_BYTES = 4096
+
+
+class Source:
+    """One file, or one Zarr folder."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @cached_property
+    def is_folder(self) -> bool:
+        return self.path.is_dir()
+
+    @cached_property
+    def is_gzip(self) -> bool:
+        if self.is_folder:
+            return False
+        with self.path.open("rb") as file:
+            return file.read(2) == GZIP
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first bytes of the contents, empty for a folder."""
+        if self.is_folder:
+            return b""
+        with self._open() as file:
+            return bytes(file.read(HEAD_BYTES))
+
+    def read(self, limit: int) -> bytes:
+        """The whole contents.
+
+        Raises:
+            DataError: More than `limit` bytes, or a gzip stream that is cut short or fails its checksum.
+        """
+        try:
+            with self._open() as file:
+                contents = bytes(file.read(limit + 1))
+                if len(contents) > limit:
+                    raise self.error(
+                        f"holds more than the {limit} bytes that its header accounts for or that are allowed",
+                        "it is not what it says, or raise max_pixels",
+                    )
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise self.error(f"the gzip stream is damaged: {error}", "fetch the file again") from error
+        return contents
+
+    def error(self, finding: str, hint: str | None = None) -> DataError:
+        """A DataError that names this file."""
+        return DataError(f"{self.path}: {finding}", hint)
+
+    def check_size(self, shape: tuple[int, ...], options: ReadOptions) -> None:
+        """Refuse a grid that is empty or absurdly large, before anything is allocated for it."""
+        pixels = 1
+        for length in shape:
+            pixels *= int(length)
+        if pixels <= 0:
+            raise self.error(f"a grid of {'x'.join(map(str, shape))} pixels holds nothing")
+        if pixels > options.max_pixels:
+            raise self.error(
+                f"claims a grid of {'x'.join(map(str, shape))} pixels, more than the {options.max_pixels} allowed",
+                "if that is right, raise max_pixels",
+            )
+
+    @contextmanager
+    def open_hdf5(self, options: ReadOptions) -> Iterator[h5py.File]:
+        """The file as HDF5, from memory where it came gzipped."""
+        where: Any = self.path
+        if self.is_gzip:
+            where = io.BytesIO(self.read(8 * options.max_pixels + (1 << 20)))
+        with h5py.File(where, "r") as file:
+            yield file
+
+    def _open(self) -> Any:
+        return gzip.open(self.path, "rb") if self.is_gzip else self.path.open("rb")
+
+
+def text(value: Any) -> str:
+    """An attribute as text, whether it is stored as bytes, as str or as an array of one."""
+    if isinstance(value, np.ndarray):
+        value = value.reshape(-1)[0] if value.size else ""
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    return str(value).strip().strip("\0")
+
+
+def number(value: Any) -> float:
+    """An attribute as a number, whether it is stored as one, as text or as an array of one."""
+    return float(text(value)) if isinstance(value, bytes | str) else float(np.asarray(value).reshape(-1)[0])
