@@ -167,9 +167,7 @@ def _quality_options(given: dict[str, Any]) -> Any:
     cap = DEFAULT_CAP_MM_H if given["rate_cap"] is None else _number_or_off("--rate-cap", given["rate_cap"])
     return QualityOptions(
         rain_threshold_mm_h=_number_or_off("--rain-threshold", given["rain_threshold"]),
-        rate_cap_mm_h=DEFAULT_CAP_MM_H
-        if given["rate_cap"] is None
-        else _number_or_off("--rate-cap", given["rate_cap"]),
+        rate_cap_mm_h=cap,
         minimum_quality=_number_or_off("--minimum-quality", given["minimum_quality"]),
         clutter_mask=given["clutter_mask"],
         speckle_neighbours=None if neighbours is None else int(neighbours),

@@ -1,0 +1,246 @@
+"""`nowcast inspect`: what an archive, a model, a run or a forecast file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import echo_json, json_option
+
+DAYS_SHOWN, GAPS_SHOWN, REASONS_SHOWN = 14, 5, 10
+
+
+@click.command(name="inspect")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw an archive, or a forecast: .png, .pdf or .svg.")
+@click.option(
+    "--window", type=click.IntRange(min=1), default=17, show_default=True, help="Frames of a window to count."
+)
+@click.option("--files", is_flag=True, help="List every source file with what became of it.")
+@click.option(
+    "--save-clutter", type=click.Path(path_type=Path), help="Write a mask of static clutter to this .npy file."
+)
+@json_option
+def command(
+    path: Path, picture: Path | None, window: int, files: bool, save_clutter: Path | None, as_json: bool
+) -> None:
+    """What PATH holds: an archive, a model or run, or a forecast file."""
+    from nowcast.errors import ConfigError
+
+    kind = _kind(path)
+    if kind != "archive" and (files or save_clutter):
+        raise ConfigError(f"{path} is no archive", "--files and --save-clutter are for archives")
+    if kind == "model" and picture:
+        raise ConfigError(f"{path} is a model; there is no picture of one")
+    values = {"archive": _archive, "model": _model, "forecast": _forecast}[kind](path, window, picture)
+    if files:
+        values["files"]["entries"] = _entries(path)
+    if save_clutter is not None:
+        values["clutter"] = _save_clutter(path, save_clutter)
+    if as_json:
+        echo_json(values)
+        return
+    {"archive": _print_archive, "model": _print_model, "forecast": _print_forecast}[kind](values)
+
+
+def _kind(path: Path) -> str:
+    """archive, model or forecast, by what is there.
+
+    Raises:
+        DataError: Nothing is there, or nothing of ours.
+    """
+    from nowcast.errors import DataError
+
+    if not path.exists():
+        raise DataError(f"there is nothing at {path}")
+    if (
+        (path / "bundle.json").is_file()
+        or (path / "model" / "bundle.json").is_file()
+        or (path / "config.yaml").is_file()
+    ):
+        return "model"
+    if path.is_file():
+        return "forecast"
+    if (path / "zarr.json").is_file() and '"forecast_reference_time' in (path / "zarr.json").read_text():
+        return "forecast"
+    if (path / "forecast_reference_time").exists():
+        return "forecast"
+    return "archive"
+
+
+def _archive(path: Path, window: int, picture: Path | None) -> dict[str, Any]:
+    from nowcast.data.archive import open_archive
+    from nowcast.data.inspection import inspect_archive
+
+    archive = open_archive(path)
+    if picture is not None:
+        from nowcast.report.coverage import archive_figure
+        from nowcast.report.plot import save_figure
+
+        save_figure(archive_figure(archive), picture)
+    return inspect_archive(archive, window_length=window)
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from nowcast.data.archive import read_manifest
+
+    return [{**asdict(entry), "times": list(entry.times)} for entry in read_manifest(path)]
+
+
+def _save_clutter(path: Path, target: Path) -> dict[str, Any]:
+    import numpy as np
+
+    from data_prep.quality import find_static_clutter
+    from nowcast.data.archive import open_archive
+    from nowcast.errors import ConfigError
+
+    if target.suffix != ".npy":
+        raise ConfigError(f"{target}: the mask is written as .npy")
+    mask = find_static_clutter(open_archive(path))
+    np.save(target, mask)
+    return {"file": str(target), "pixels": int(mask.sum())}
+
+
+def _model(path: Path, window: int, picture: Path | None) -> dict[str, Any]:
+    from nowcast.models.bundle import find_bundle, load_bundle
+
+    bundle = load_bundle(path)
+    parameters = sum(value.numel() for value in bundle.net.parameters())
+    return {
+        "kind": "model",
+        "path": str(find_bundle(path)),
+        "name": bundle.name,
+        "parameters": parameters,
+        "step_minutes": None if bundle.step_seconds is None else bundle.step_seconds / 60,
+        "pixel_km": None if bundle.pixel_size_km is None else list(bundle.pixel_size_km),
+        "normalizer": bundle.normalizer.to_dict(),
+        "config": bundle.config.model_dump(mode="json"),
+        "provenance": dict(bundle.provenance),
+    }
+
+
+def _forecast(path: Path, window: int, picture: Path | None) -> dict[str, Any]:
+    import numpy as np
+
+    from nowcast.data.forecast import load_forecast
+
+    forecast = load_forecast(path)
+    dy, dx = forecast.grid.pixel_size_km
+    valid = ~np.isnan(forecast.rain_rate)
+    wet = forecast.rain_rate >= np.float32(0.1)
+    if picture is not None:
+        from nowcast.report.plot import frame_figure, save_figure
+
+        title = f"{forecast.model}: {forecast.valid_times[-1, 0]} UTC, +{forecast.lead_minutes[0]:g} min"
+        save_figure(frame_figure(forecast.rain_rate[0, -1, 0], forecast.grid, title=title), picture)
+    return {
+        "kind": "forecast",
+        "path": str(path),
+        "model": forecast.model,
+        "issue_times": [str(time) for time in forecast.issue_times],
+        "lead_minutes": [float(value) for value in forecast.lead_minutes],
+        "members": forecast.rain_rate.shape[0],
+        "interval_minutes": forecast.interval_minutes,
+        "grid": {"shape": list(forecast.grid.shape), "pixel_km": [dy, dx], "crs": forecast.grid.crs.name},
+        "valid_share": float(valid.mean()),
+        "wet_share": [float(wet[:, :, n].sum() / max(1, valid[:, :, n].sum())) for n in range(wet.shape[2])],
+        "maximum_mm_h": float(np.nanmax(forecast.rain_rate)) if valid.any() else float("nan"),
+        "attributes": dict(forecast.attributes),
+    }
+
+
+def _print_archive(values: dict[str, Any]) -> None:
+    grid, quantity, gaps, rain, mask = (values[key] for key in ("grid", "quantity", "gaps", "rain", "mask"))
+    rows, columns = grid["shape"]
+    kind = (
+        "instantaneous" if quantity["interval_minutes"] is None else f"mean over {quantity['interval_minutes']:g} min"
+    )
+    made = f", from {quantity['made_from']}" if quantity["made_from"] else ""
+    relation = f", Z = {quantity['zr_a']:g} R^{quantity['zr_b']:g}" if quantity["zr_a"] else ""
+    _line("archive", values["path"] + (" (synthetic)" if values["synthetic"] else ""))
+    if values["being_written"]:
+        _line("state", "being written, or its last writer was stopped; the next ingest puts it in order")
+    _line("source", ", ".join(text for text in values["source"].values() if text) or "not stated")
+    _line("quantity", f"{quantity['stored']}, {kind}{made}{relation}")
+    _line("grid", f"{rows}x{columns} pixels of {grid['pixel_km'][0]:.4g}x{grid['pixel_km'][1]:.4g} km")
+    _line("projection", f"{grid['projection'] or 'in crs_wkt'} ({grid['crs']})")
+    northwest, _, _, southeast = grid["corners_lon_lat"]
+    _line("corners", f"NW {northwest[0]:.2f}E {northwest[1]:.2f}N, SE {southeast[0]:.2f}E {southeast[1]:.2f}N")
+    _line("time", f"{values['time']['first']} to {values['time']['last']} UTC, step {values['step_minutes']:g} min")
+    _line("frames", ", ".join(f"{number} {name}" for name, number in values["frames"].items() if number))
+    _line("runs", f"{values['runs']} without a gap, the longest {values['longest_run']} frames")
+    _line("windows", f"{values['windows']} of {values['window_length']} frames")
+    _line("gaps", f"{gaps['number']} of {gaps['frames']} frames together" if gaps["number"] else "none")
+    for gap in gaps["longest"][:GAPS_SHOWN]:
+        _line("", f"{gap['first']} to {gap['last']}: {gap['frames']} frames")
+    _line("rain", f"{100 * rain['wet_share']:.2f} % wet (0.1 mm/h and more), maximum {rain['maximum_mm_h']:.1f} mm/h")
+    for day in rain["days"][:DAYS_SHOWN]:
+        share = f"{100 * day['wet_share']:.2f} % wet, maximum {day['maximum_mm_h']:.1f} mm/h"
+        _line("", f"{day['date']}: {day['present']} of {day['slots']} frames, {share if day['present'] else 'nothing'}")
+    if len(rain["days"]) > DAYS_SHOWN:
+        _line("", f"and {len(rain['days']) - DAYS_SHOWN} more days (--json lists all)")
+    shares = {name: f"{100 * share:.1f} % {name.replace('_', ' ')}" for name, share in mask.items()}
+    _line("pixels", ", ".join(shares.values()))
+    _print_quality(values["quality"])
+    _print_files(values["files"])
+    if "clutter" in values:
+        _line("clutter", f"{values['clutter']['pixels']} pixels, written to {values['clutter']['file']}")
+
+
+def _print_quality(quality: dict[str, Any]) -> None:
+    steps = [f"{name.replace('_', ' ')} {value}" for name, value in quality["steps"].items() if value != "off"]
+    _line("quality", ", ".join(steps) or "every step off")
+    for name, pixels in quality["pixels_changed"].items():
+        if pixels:
+            frames = quality["frames_changed"][name]
+            _line("", f"{pixels} pixels {name.replace('_', ' ')} in {frames} frame{'s' if frames != 1 else ''}")
+
+
+def _print_files(files: dict[str, Any]) -> None:
+    counts = ", ".join(f"{number} {status}" for status, number in sorted(files["by_status"].items()))
+    _line("files", counts or "not recorded")
+    for reason in files["by_reason"][:REASONS_SHOWN]:
+        _line("", f"{reason['files']} {reason['status']}: {reason['example']}")
+    for entry in files.get("entries", []):
+        detail = entry["reason"] or f"{len(entry['times'])} frames, {entry['duplicates']} duplicates"
+        click.echo(f"{entry['status']:<10} {entry['file']}: {detail}")
+
+
+def _print_model(values: dict[str, Any]) -> None:
+    _line("model", values["path"])
+    _line("net", f"{values['name']}, {values['parameters']} parameters")
+    if values["step_minutes"] is not None:
+        dy, dx = values["pixel_km"]
+        _line("made for", f"a step of {values['step_minutes']:g} min, pixels of {dy:.4g}x{dx:.4g} km")
+    data = values["config"]["data"]
+    _line("frames", f"{data['input_frames']} in, {data['output_frames']} out in training")
+    _line("normaliser", ", ".join(f"{key} {value}" for key, value in values["normalizer"].items()))
+    for key, value in values["provenance"].items():
+        _line(key, str(value))
+
+
+def _print_forecast(values: dict[str, Any]) -> None:
+    issues, leads = values["issue_times"], values["lead_minutes"]
+    rows, columns = values["grid"]["shape"]
+    dy, dx = values["grid"]["pixel_km"]
+    _line("forecast", values["path"])
+    _line("model", values["model"])
+    _line("issued", issues[0] if len(issues) == 1 else f"{len(issues)} times from {issues[0]} to {issues[-1]}")
+    _line("lead times", f"{len(leads)} from {leads[0]:g} to {leads[-1]:g} min, {values['members']} member(s)")
+    _line("grid", f"{rows}x{columns} pixels of {dy:.4g}x{dx:.4g} km, {values['grid']['crs']}")
+    wet = values["wet_share"]
+    _line(
+        "rain",
+        f"{100 * wet[0]:.2f} % wet at first, {100 * wet[-1]:.2f} % at last, maximum {values['maximum_mm_h']:.1f} mm/h",
+    )
+    for key, value in values["attributes"].items():
+        if key not in ("Conventions", "comment", "references"):
+            _line(key, str(value))
+
+
+def _line(label: str, text: str) -> None:
+    click.echo(f"{label:<12} {text}")

@@ -1,0 +1,183 @@
+"""What an archive holds, in numbers: frames, gaps, windows, rain by day, what quality steps changed, its files."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nowcast.data.archive import STATUS, RadarArchive
+from nowcast.data.archive_schema import CHANGES
+from nowcast.data.windows import present_runs, window_report
+
+# Pixels that are valid in all frames but this share belong to the static mask.
+STATIC_SHARE = 0.99
+GAPS_LISTED = 20
+QUALITY_STEPS = (
+    "rain_threshold_mmh",
+    "rate_cap_mmh",
+    "quality_index_minimum",
+    "clutter_mask",
+    "speckle_neighbours",
+)
+
+
+@dataclass(frozen=True)
+class Day:
+    """One UTC day of an archive: frames present and expected, wet share of their valid pixels, largest rate [mm/h]."""
+
+    date: str
+    present: int
+    slots: int
+    wet_share: float
+    maximum_mm_h: float
+
+
+def inspect_archive(archive: RadarArchive, *, window_length: int) -> dict[str, Any]:
+    """Everything worth knowing of an archive, as JSON values; reads no frame."""
+    present = archive.present
+    step = archive.step_minutes
+    valid_share = archive.valid_share()
+    report = window_report(present, window_length)
+    dy, dx = archive.grid.pixel_size_km
+    attributes = dict(archive.attrs)
+    return {
+        "kind": "archive",
+        "path": str(archive.path),
+        "quantity": {
+            "stored": "rain rate [mm/h]",
+            "made_from": attributes.get("quantity", ""),
+            "interval_minutes": archive.interval_minutes,
+            "zr_a": attributes.get("zr_a"),
+            "zr_b": attributes.get("zr_b"),
+        },
+        "source": {key: attributes.get(key, "") for key in ("source_format", "institution", "product", "license")},
+        "synthetic": archive.is_synthetic,
+        "being_written": bool(attributes.get("writing", False)),
+        "grid": {
+            "shape": list(archive.grid.shape),
+            "pixel_km": [dy, dx],
+            "crs": archive.grid.crs.name,
+            "projection": archive.grid.cf_grid_mapping().get("grid_mapping_name", ""),
+            "corners_lon_lat": _corners(archive),
+        },
+        "step_minutes": step,
+        "time": {"first": str(archive.times[0]), "last": str(archive.times[-1])},
+        "frames": {name: int(np.count_nonzero(archive.status == code)) for code, name in enumerate(STATUS)},
+        "slots": int(archive.times.size),
+        "gaps": _gaps(archive),
+        "runs": report.runs,
+        "longest_run": report.longest_run,
+        "window_length": window_length,
+        "windows": report.windows,
+        "rain": {
+            "wet_share": _mean(archive.series("wet_share")[present]),
+            "maximum_mm_h": _maximum(archive.series("maximum_rate")[present]),
+            "days": [vars(day) for day in days_of(archive)],
+        },
+        "mask": {
+            "always_valid": float(np.mean(valid_share >= STATIC_SHARE)),
+            "never_valid": float(np.mean(~(valid_share > 0))),
+            "varies": float(np.mean((valid_share > 0) & (valid_share < STATIC_SHARE))),
+        },
+        "quality": {
+            "steps": {name: attributes.get(name, "off") for name in QUALITY_STEPS},
+            "pixels_changed": {name: int(archive.series(f"n_{name}").sum()) for name in CHANGES},
+            "frames_changed": {name: int(np.count_nonzero(archive.series(f"n_{name}"))) for name in CHANGES},
+        },
+        "files": _files(archive),
+    }
+
+
+def days_of(archive: RadarArchive) -> list[Day]:
+    """Coverage and rain of each UTC day."""
+    dates = archive.times.astype("datetime64[D]")
+    wet, valid = archive.series("wet_share").astype(np.float64), archive.series("valid_pixels").astype(np.float64)
+    largest = archive.series("maximum_rate")
+    days = []
+    for date in np.unique(dates):
+        here = dates == date
+        rows = here & archive.present & (valid > 0)
+        wet_pixels, pixels = float(np.sum(wet[rows] * valid[rows])), float(np.sum(valid[rows]))
+        days.append(
+            Day(
+                date=str(date),
+                present=int(np.count_nonzero(archive.present[here])),
+                slots=int(np.count_nonzero(here)),
+                wet_share=wet_pixels / pixels if pixels else float("nan"),
+                maximum_mm_h=_maximum(largest[rows]),
+            )
+        )
+    return days
+
+
+def _gaps(archive: RadarArchive) -> dict[str, Any]:
+    runs = present_runs(~archive.present)
+    lengths = runs[:, 1] - runs[:, 0]
+    longest = np.argsort(-lengths, kind="stable")[:GAPS_LISTED]
+    return {
+        "number": len(runs),
+        "frames": int(lengths.sum()),
+        "longest": [
+            {
+                "first": str(archive.times[runs[n, 0]]),
+                "last": str(archive.times[runs[n, 1] - 1]),
+                "frames": int(lengths[n]),
+            }
+            for n in longest
+        ],
+    }
+
+
+def _files(archive: RadarArchive) -> dict[str, Any]:
+    """The last word on each source file, by status and by reason."""
+    entries = {entry.file: entry for entry in archive.manifest()}.values()
+    reasons: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    for entry in entries:
+        if entry.reason:
+            key = (entry.status, _general(entry.reason))
+            reasons[key] += 1
+            examples.setdefault(key, f"{entry.file}: {entry.reason}")
+    return {
+        "number": len(entries),
+        "by_status": dict(Counter(entry.status for entry in entries)),
+        "by_format": dict(Counter(entry.format or "unknown" for entry in entries)),
+        "duplicate_frames": sum(entry.duplicates for entry in entries),
+        "replaced_frames": sum(len(entry.replaced) for entry in entries),
+        "by_reason": [
+            {"status": status, "reason": reason, "files": number, "example": examples[status, reason]}
+            for (status, reason), number in reasons.most_common()
+        ],
+    }
+
+
+def _general(reason: str) -> str:
+    """A reason without its numbers and paths, so that like ones count together."""
+    return re.sub(r"\d+(?:[.,:T-]\d+)*", "#", re.sub(r"\S*/\S+", "...", reason))[:160]
+
+
+def _corners(archive: RadarArchive) -> list[list[float]]:
+    """Longitude and latitude of the outermost pixel centres: NW, NE, SW, SE."""
+    grid = archive.grid
+    x, y = grid.x[[0, -1, 0, -1]], grid.y[[0, 0, -1, -1]]
+    if not grid.is_geographic:
+        import pyproj
+
+        geodetic = grid.crs.geodetic_crs
+        assert geodetic is not None
+        x, y = pyproj.Transformer.from_crs(grid.crs, geodetic, always_xy=True).transform(x, y)
+    return [[round(float(lon), 4), round(float(lat), 4)] for lon, lat in zip(x, y, strict=True)]
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean(dtype=np.float64)) if finite.size else float("nan")
+
+
+def _maximum(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.max()) if finite.size else float("nan")
