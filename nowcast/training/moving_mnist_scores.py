@@ -8,7 +8,7 @@ Shapes: N sequences, L frames, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,6 +126,29 @@ def cross_entropy_skill(cross_entropy: float, anchors: dict[str, dict[str, float
     """0 at climatology, 1 at the entropy floor: (CE_mean - CE) / (CE_mean - CE_perfect)."""
     climatology, floor = anchors["constant_mean"]["cross_entropy"], anchors["perfect"]["cross_entropy"]
     return (climatology - cross_entropy) / (climatology - floor)
+
+
+def frames_picture(rows: Sequence[np.ndarray], *, scale: int = 2, gap: int = 2) -> np.ndarray:
+    """Rows of frames (T, H, W) in [0, 255] as one grey picture, uint8, enlarged; short rows end early."""
+    height, width = rows[0].shape[1:]
+    longest = max(len(row) for row in rows)
+    canvas = np.full((len(rows) * (height + gap) - gap, longest * (width + gap) - gap), 255, dtype=np.uint8)
+    for number, row in enumerate(rows):
+        for step, frame in enumerate(row):
+            top, left = number * (height + gap), step * (width + gap)
+            canvas[top : top + height, left : left + width] = np.clip(np.rint(frame), 0, 255)
+    return canvas.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def forecast_picture(
+    net: torch.nn.Module, sequences: FixedSequences, numbers: Sequence[int], *, device: torch.device
+) -> np.ndarray:
+    """For each of these sequences three rows: the inputs, the targets, the forecast."""
+    batch = sequences.__getitems__(numbers)
+    with torch.inference_mode():
+        forecast = net(batch.inputs.to(device), batch.targets.shape[1]).float().cpu()
+    parts = [part[:, :, 0].numpy() * 255 for part in (batch.inputs, batch.targets, forecast)]
+    return frames_picture([part[number] for number in range(len(numbers)) for part in parts])
 
 
 def _batches(sequences: FixedSequences, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
