@@ -1,0 +1,335 @@
+"""`nowcast evaluate`: score forecasts against an archive, with baselines, all under one mask."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import TIME, echo_json, json_option, output_option, overwrite_option, threshold_option
+
+EXIT_PARTIAL = 5
+EXIT_GATE = 10
+GATE = re.compile(r"^(?P<metric>[a-z0-9_]+)@(?P<threshold>[0-9.]+)mm(?::(?P<lead>[0-9.]+)min)?=(?P<least>-?[0-9.]+)$")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The least value that a score of every forecast must reach; without a lead, all leads are pooled."""
+
+    text: str
+    metric: str
+    threshold: float
+    lead_minutes: float | None
+    least: float
+
+
+class GateType(click.ParamType):
+    """A gate such as csi@1mm:60min=0.3."""
+
+    name = "score@threshold:lead=least"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, Gate):
+            return value
+        match = GATE.match(str(value))
+        if match is None:
+            self.fail(f"'{value}' is no gate; write csi@1mm:60min=0.3, or csi@1mm=0.3 for all leads", param, ctx)
+        lead = match["lead"]
+        return Gate(
+            match[0], match["metric"], float(match["threshold"]), float(lead) if lead else None, float(match["least"])
+        )
+
+
+class NamesType(click.ParamType):
+    """Names separated by commas."""
+
+    name = "a,b,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        names = value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(","))
+        return tuple(name for name in names if name and name != "none")
+
+
+@click.command(name="evaluate")
+@click.argument("forecasts", nargs=-1, required=True, metavar="[NAME=]FORECAST...")
+@click.option("--against", "archive", required=True, type=click.Path(path_type=Path), help="The archive of radar.")
+@output_option("The folder of counts and scores.", default="skill")
+@threshold_option
+@click.option(
+    "--baseline",
+    "baselines",
+    type=NamesType(),
+    default="persistence,extrapolation",
+    show_default=True,
+    help="Forecasts made anew for the same cases; none for no baseline.",
+)
+@click.option(
+    "--scale",
+    "windows",
+    default="1,5,11,21,41",
+    show_default=True,
+    help="Sides of the FSS windows [pixels], odd; none for no FSS.",
+)
+@click.option("--from", "first", type=TIME, help="First issue time to score.")
+@click.option("--to", "last", type=TIME, help="Last issue time to score.")
+@click.option("--label", help="Name of the archive in the results; its file name unless given.")
+@click.option("--compat", help="Also score as hko7, sevir, earthformer, diffcast or pysteps does (see CONVENTIONS.md).")
+@click.option("--fail-below", "gates", type=GateType(), multiple=True, help="Exit code 10 below, csi@1mm:60min=0.3.")
+@click.option("--met", type=click.Path(path_type=Path), help="Also write the counts as MET CTC lines to this file.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of this machine.")
+@click.option("--scheduler", help="Address of a Dask cluster (tcp://...) that scores the cases.")
+@json_option
+@overwrite_option
+def command(
+    forecasts: tuple[str, ...],
+    archive: Path,
+    output: Path,
+    thresholds: tuple[float, ...],
+    baselines: tuple[str, ...],
+    windows: str,
+    first: Any,
+    last: Any,
+    label: str | None,
+    compat: str | None,
+    gates: tuple[Gate, ...],
+    met: Path | None,
+    workers: int,
+    scheduler: str | None,
+    as_json: bool,
+    overwrite: bool,
+) -> None:
+    """Score FORECAST... (CF files, stores, or folders of them) against an archive.
+
+    All models and baselines are scored on the same pixels of the same cases. FORECAST may be named: net=out/.
+    """
+    from nowcast.verification.compat import compat_rows, convention, met_ctc_lines
+    from nowcast.verification.counts import AT_OR_ABOVE
+    from nowcast.verification.evaluate import evaluate
+
+    _check_gates(gates, thresholds)
+    comparison = AT_OR_ABOVE if compat is None else convention(compat).comparison
+    _require_free(output, overwrite=overwrite)
+    with _executor(workers, scheduler) as executor:
+        result = evaluate(
+            [_named(text) for text in forecasts],
+            archive,
+            thresholds=thresholds,
+            baselines=[_baseline(name) for name in baselines],
+            windows=_windows(windows),
+            comparison=comparison,
+            label=label,
+            first=first,
+            last=last,
+            executor=executor,
+            progress=_progress,
+        )
+    result.save(output, overwrite=True)
+    rows = [] if compat is None else list(compat_rows(result.counts, compat))
+    if compat is not None:
+        _write_csv(output / f"compat-{compat}.csv", rows)
+    if met is not None:
+        met.parent.mkdir(parents=True, exist_ok=True)
+        met.write_text("".join(line + "\n" for line in met_ctc_lines(result.counts)), encoding="utf-8")
+    failed = [finding for gate in gates for finding in _failures(gate, result)]
+    if as_json:
+        echo_json(_summary(result, output, rows, failed))
+    else:
+        click.echo("\n".join(score_table(result)))
+        if compat is not None:
+            click.echo("\n".join(compat_table(compat, rows)))
+        click.echo(f"counts, sums and scores: {output}")
+    for reason, items in result.left_out().items():
+        click.echo(f"Left out, {reason}: {len(items)} ({_some(items)})", err=True)
+    for finding in failed:
+        click.echo(f"Gate failed: {finding}", err=True)
+    if failed:
+        sys.exit(EXIT_GATE)
+    if result.is_partial:
+        sys.exit(EXIT_PARTIAL)
+
+
+def score_table(evaluation: Any) -> list[str]:
+    """CSI, POD, FAR and bias by model and threshold, over all leads and at four of them, with the sample sizes."""
+    from nowcast.verification.scores import csi, far, frequency_bias, pod, pool
+
+    counts = evaluation.counts
+    together, by_lead = pool(counts, ("case", "lead_time")), pool(counts, ("case",))
+    leads = sorted({round(index * (counts.lead_times.size - 1) / 3) for index in range(4)})
+    width = max(len(name) for name in (*counts.models, "model"))
+    shown = " ".join(f"{counts.lead_minutes[lead]:>4g}min" for lead in leads)
+    share = counts.valid.sum() / max(int(counts.pixels.sum()), 1)
+    synthetic = " Synthetic data." if evaluation.is_synthetic else ""
+    lines = [
+        f"{len(counts.cases)} cases, {counts.lead_times.size} lead times, {share:.1%} of the pixels valid in all; "
+        f"an event is {counts.comparison} the threshold; counts pooled.{synthetic}",
+        f"{'mm/h':>6} {'observed':>10} {'model':<{width}} {'CSI':>6} {'POD':>6} {'FAR':>6} {'bias':>6}   CSI at "
+        + shown,
+    ]
+    values = [score(together) for score in (csi, pod, far, frequency_bias)]
+    csi_by_lead = csi(by_lead)
+    for t, threshold in enumerate(counts.thresholds):
+        for m, model in enumerate(counts.models):
+            numbers = " ".join(f"{_number(value[m, t]):>6}" for value in values)
+            ahead = " ".join(f"{_number(csi_by_lead[m, lead, t]):>7}" for lead in leads)
+            observed = f"{together.observed[m, t]}"
+            lines.append(f"{threshold:>6g} {observed:>10} {model:<{width}} {numbers}          {ahead}")
+    if any("-" in line.split() for line in lines[2:]):
+        lines.append("- is undefined (0/0): nothing observed, nothing forecast, or both")
+    return lines
+
+
+def compat_table(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    """CSI by the rule of a benchmark, one line a model; its other scores are in the file."""
+    levels = sorted({row["threshold"] for row in rows})
+    value = {(row["model"], row["threshold"]): row["value"] for row in rows if row["metric"] == "csi"}
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    width = max(len(model) for model in models)
+    head = " ".join(f"{level:>6g}" for level in levels)
+    lines = [f"CSI as {name} scores ({rows[0]['rule']}):", f"{'mm/h':<{width}} {head}"]
+    return lines + [
+        f"{model:<{width}} " + " ".join(f"{_number(value[model, level]):>6}" for level in levels) for model in models
+    ]
+
+
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"
+
+
+def _named(text: str) -> Any:
+    """A path, or (name, path) from NAME=PATH; a path that exists is a path."""
+    name, equals, path = text.partition("=")
+    return text if not equals or Path(text).exists() or "/" in name else (name, path)
+
+
+def _baseline(name: str) -> Any:
+    from nowcast.errors import ConfigError
+    from nowcast.prediction import BASELINES, baseline
+
+    found = baseline(name)
+    if found is None:
+        raise ConfigError(f"no baseline '{name}'; there are {', '.join(BASELINES)}")
+    return found
+
+
+def _windows(text: str) -> tuple[int, ...]:
+    from nowcast.errors import ConfigError
+
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip() != "none")
+    except ValueError as error:
+        raise ConfigError(f"--scale {text} is not a list of odd numbers of pixels such as 1,5,11") from error
+
+
+def _check_gates(gates: Iterable[Gate], thresholds: tuple[float, ...]) -> None:
+    from nowcast.errors import ConfigError
+    from nowcast.verification.scores import SCORES
+
+    for gate in gates:
+        if gate.metric not in SCORES:
+            raise ConfigError(f"--fail-below {gate.text}: no score '{gate.metric}'; there are {', '.join(SCORES)}")
+        if gate.threshold not in thresholds:
+            shown = ", ".join(f"{value:g}" for value in thresholds)
+            raise ConfigError(f"--fail-below {gate.text}: {gate.threshold:g} mm/h is not among the thresholds {shown}")
+
+
+def _failures(gate: Gate, evaluation: Any) -> Iterator[str]:
+    """What the forecasts (not the baselines) did not reach; an undefined score is not reached."""
+    from nowcast.errors import ConfigError
+    from nowcast.verification.scores import SCORES, pool
+
+    counts = evaluation.counts
+    threshold = counts.thresholds.tolist().index(gate.threshold)
+    if gate.lead_minutes is None:
+        values = SCORES[gate.metric](pool(counts, ("case", "lead_time")))[:, threshold]
+    else:
+        minutes = counts.lead_minutes.tolist()
+        if gate.lead_minutes not in minutes:
+            shown = ", ".join(f"{value:g}" for value in minutes)
+            raise ConfigError(f"--fail-below {gate.text}: no lead time of {gate.lead_minutes:g} min, there are {shown}")
+        values = SCORES[gate.metric](pool(counts, ("case",)))[:, minutes.index(gate.lead_minutes), threshold]
+    for model, value in zip(counts.models, values.tolist(), strict=True):
+        if evaluation.provenance["models"][model]["kind"] == "forecast" and not value >= gate.least:
+            yield f"{gate.text}: {model} has {_number(value)}"
+
+
+@contextmanager
+def _executor(workers: int, scheduler: str | None) -> Iterator[Any]:
+    if scheduler is not None:
+        from nowcast.errors import ConfigError, MissingPackageError
+
+        try:
+            from distributed import Client
+        except ImportError as error:
+            raise MissingPackageError("distributed", "dask", "scoring on a Dask cluster") from error
+        try:
+            client = Client(scheduler, timeout="20s")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+        with client:
+            yield client.get_executor(pure=False)
+        return
+    if workers == 1:
+        yield None
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def _progress(cases: Iterator[Any], number: int) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    # Where there is no terminal, a line every few seconds is enough.
+    return tqdm(cases, total=number, desc="evaluate", unit="case", mininterval=0.1 if sys.stderr.isatty() else 5.0)
+
+
+def _require_free(output: Path, *, overwrite: bool) -> None:
+    """Refuse an output that exists before the work, not after it."""
+    from nowcast.errors import ConfigError
+
+    occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
+    if occupied and not overwrite:
+        raise ConfigError(f"{output} exists", "choose another name with -o, or pass --overwrite")
+
+
+def _summary(evaluation: Any, output: Path, compat: list[dict[str, Any]], failed: list[str]) -> dict[str, Any]:
+    from nowcast.verification.score_table import score_rows
+
+    return {
+        "output": str(output),
+        "cases": len(evaluation.counts.cases),
+        "lead_minutes": evaluation.counts.lead_minutes.tolist(),
+        "masked_share": evaluation.counts.masked_share().tolist(),
+        "fields_without_pixels": evaluation.fields_without_pixels(),
+        "left_out": evaluation.left_out(),
+        "synthetic": evaluation.is_synthetic,
+        "scores": [
+            {key: value for key, value in row.items() if value != "" or key == "value"}
+            for row in score_rows(evaluation)
+            if row["aggregation"] == "pooled" and row["metric"] in ("csi", "pod", "far", "frequency_bias")
+        ],
+        "compat": compat,
+        "failed_gates": failed,
+    }
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    import csv
+
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _some(items: list[str], number: int = 3) -> str:
+    return ", ".join(items[:number]) + (", ..." if len(items) > number else "")
