@@ -32,8 +32,8 @@ class LayerOptions(TypedDict, total=False):
     dilation: Sizes
     bias: bool
     padding_mode: str
-    activation: Activation
-    norm: str
+    activation: Activation | list[Activation]
+    norm: str | list[str]
     learn_initial_state: bool
     bidirectional: bool
     batch_first: bool

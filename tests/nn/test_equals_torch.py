@@ -78,7 +78,7 @@ def test_conversion_refuses_projections_and_other_layers() -> None:
     with pytest.raises(ValueError, match="proj_size=2 has no convolutional counterpart"):
         ConvLSTM.from_lstm(nn.LSTM(2, 4, proj_size=2))
     with pytest.raises(TypeError, match=r"source must be a torch\.nn\.GRU, got LSTM"):
-        ConvGRU.from_gru(nn.LSTM(2, 4))  # type: ignore[arg-type]
+        ConvGRU.from_gru(nn.LSTM(2, 4))
 
 
 @pytest.mark.parametrize("spatial_dims", [1, 3])
