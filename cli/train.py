@@ -85,7 +85,7 @@ def command(
     if print_sbatch:
         click.echo(sbatch_script(sys.argv[1:], nodes=config.training.nodes, devices=devices or 1))
         return
-    data, cache = _data(archives, validation, config, cache)
+    data, cache = training_data(archives, validation, config, cache)
     samples = data.provenance
     first = is_first_process()
     if first:
@@ -95,9 +95,7 @@ def command(
         return
     if resume is None and first:
         clear_output(run, overwrite=overwrite)
-        run.mkdir(parents=True)
-        _remember(run, archives, validation, cache, config.model_dump(mode="json"))
-        write_environment(run, data.provenance)
+        start_run(run, archives, validation, cache, config, data)
     train(data, config, run, resume=resume is not None, init_from=init_from)
 
 
@@ -132,7 +130,7 @@ def train(data: Any, config: Any, run: Path, *, resume: bool = False, init_from:
     return result
 
 
-def _data(
+def training_data(
     archives: tuple[Path, ...], validation: tuple[Path, ...], config: Any, cache: Path | None
 ) -> tuple[Any, Path]:
     from nowcast.data.archive import open_archive
@@ -159,17 +157,20 @@ def _data(
     return data, cache
 
 
-def _remember(
-    run: Path, archives: tuple[Path, ...], validation: tuple[Path, ...], cache: Path, config: dict[str, Any]
+def start_run(
+    run: Path, archives: tuple[Path, ...], validation: tuple[Path, ...], cache: Path, config: Any, data: Any
 ) -> None:
+    """Make the run folder, with all that a resume and a reader need."""
+    run.mkdir(parents=True, exist_ok=True)
     values = {
         "archives": [str(path.resolve()) for path in archives],
         "validation": [str(path.resolve()) for path in validation],
         "cache": str(cache.resolve()),
-        "config": config,
+        "config": config.model_dump(mode="json"),
         "command": shlex.join(["nowcast", *sys.argv[1:]]),
     }
     (run / ORIGIN).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_environment(run, data.provenance)
 
 
 def _remembered(run: Path) -> dict[str, Any]:

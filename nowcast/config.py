@@ -51,6 +51,9 @@ class DataConfig(Section):
 
     input_frames: int = Field(5, ge=1, description="frames a forecast starts from")
     output_frames: int = Field(12, ge=1, description="frames to forecast in training")
+    frame: Literal["fixed", "moving"] = Field(
+        "fixed", description="moving: past and future carried along the motion to the issue time"
+    )
     crop: int | None = Field(None, ge=8, description="side of the training crop in pixels; none: the whole grid")
     crop_stride: int | None = Field(
         None, ge=1, description="distance between crops offered to the sampler; none: half a crop"
@@ -72,26 +75,33 @@ class NormalizerConfig(Section):
 
 
 class ModelConfig(Section):
-    """The net."""
+    """The net. What is none is left to the net's own default; what a net does not take is refused."""
 
     name: str = Field("encoder_forecaster", description="a registered forecaster")
-    hidden_channels: Integers = Field((64, 64), description="hidden channels of each recurrent layer")
-    kernel_size: Integers = Field((3,), description="input-to-state kernel of each layer, or one for all")
+    head: Literal["mean", "exceedance"] = Field("mean", description="one bounded field, or a chance a threshold")
+    thresholds_mm_h: tuple[Number, ...] = Field(
+        (0.1, 0.5, 1.0, 5.0, 10.0), description="exceedance: the thresholds, ascending"
+    )
+    hidden_channels: Integers | None = Field(None, description="hidden channels of each layer or level")
+    kernel_size: Integers | None = Field(None, description="input-to-state kernel of each layer, or one for all")
     recurrent_kernel_size: Integers | None = Field(None, description="state-to-state kernel; none: as kernel_size")
-    patch: int = Field(2, ge=1, description="space-to-depth patch size")
-    peephole: Literal["none", "channel", "spatial"] = Field("channel", description="peephole weights")
-    decoder_order: Literal["same", "mirrored"] = Field("same", description="order of the forecaster's layers")
+    patch: int | None = Field(None, ge=1, description="space-to-depth patch size")
+    peephole: Literal["none", "channel", "spatial"] | None = Field(None, description="peephole weights")
+    decoder_order: Literal["same", "mirrored"] | None = Field(None, description="order of the forecaster's layers")
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the net's constructor")
 
 
 class LossConfig(Section):
     """What the net is asked to get right; masked everywhere."""
 
-    name: Literal["cross_entropy", "mse", "mae", "balanced"] = "balanced"
+    name: Literal["cross_entropy", "mse", "mae", "balanced", "exceedance"] = "balanced"
     mse_weight: Number = Field(1.0, ge=0, description="balanced: weight of the squared error")
     mae_weight: Number = Field(1.0, ge=0, description="balanced: weight of the absolute error")
     thresholds_mm_h: tuple[Number, ...] = Field((2.0, 5.0, 10.0, 30.0), description="balanced: borders of the weights")
     weights: tuple[Number, ...] = Field((1.0, 2.0, 5.0, 10.0, 30.0), description="balanced: weight of each class")
+    exceedance_weights: tuple[Number, ...] | None = Field(
+        None, description="exceedance: weight of each threshold of the head; none: all 1"
+    )
 
     @model_validator(mode="after")
     def _one_more_weight(self) -> LossConfig:

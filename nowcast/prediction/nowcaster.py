@@ -15,7 +15,8 @@ import torch
 from nowcast.data.grid import Grid
 from nowcast.errors import DataError, MismatchError
 from nowcast.models.bundle import Bundle, load_bundle
-from nowcast.models.inputs import rain_inputs, rain_rate_of
+from nowcast.models.inputs import rain_inputs
+from nowcast.models.moving_frame import into_moving_frame, out_of_moving_frame
 
 # A model learns the motion of a pixel a step: another pixel size or step is another motion.
 PIXEL_SIZE_TOLERANCE = 0.01
@@ -57,6 +58,11 @@ class Nowcaster:
         """Lead times that the model was trained for; it can be asked for more, at its own risk."""
         return self.bundle.config.data.output_frames
 
+    @property
+    def in_moving_frame(self) -> bool:
+        """Whether the model forecasts what an observer sees who travels with the rain."""
+        return self.bundle.config.data.frame == "moving"
+
     def require_fit(self, grid: Grid, step: np.timedelta64, name: str) -> None:
         """Refuse data of another step or pixel size.
 
@@ -83,13 +89,16 @@ class Nowcaster:
     def forecast_frames(self, frames: np.ndarray, num_leads: int) -> np.ndarray:
         """Rain rates (num_leads, H, W) float32 [mm/h] after the last of `frames` (T, H, W).
 
-        NaN where the last frame was not measured: there the net has nothing to start from.
+        NaN where the last frame was not measured: there the net has nothing to start from. A model of the moving
+        frame is NaN where the rain would come from there.
         """
         if frames.shape[0] < self.input_frames:
             raise DataError(f"the model needs {self.input_frames} frames, got {frames.shape[0]}")
         recent = np.asarray(frames[-self.input_frames :], dtype=np.float32)
-        inputs = rain_inputs(recent, self.bundle.normalizer).unsqueeze(0).to(self.device)
+        seen, motion = into_moving_frame(recent) if self.in_moving_frame else (recent, None)
+        inputs = rain_inputs(seen, self.bundle.normalizer).unsqueeze(0).to(self.device)
         with torch.inference_mode():
-            values = torch.sigmoid(self.bundle.net.forward_logits(inputs, num_leads).float())  # type: ignore[operator]
-        forecast = rain_rate_of(values[0], self.bundle.normalizer)
-        return np.where(np.isnan(recent[-1]), np.float32(np.nan), forecast)
+            logits = self.bundle.net.forward_logits(inputs, num_leads)  # type: ignore[operator]
+        forecast = self.bundle.head.rain_rate(logits[0])
+        forecast = np.where(np.isnan(recent[-1]), np.float32(np.nan), forecast)
+        return forecast if motion is None else out_of_moving_frame(forecast, motion)

@@ -24,6 +24,7 @@ from nowcast.data.resample import Resampler
 from nowcast.data.windows import Q_MIN, Q_SLOPE, SPLITS, Split, require_windows, split_windows, window_starts
 from nowcast.errors import ConfigError, DataError
 from nowcast.models.inputs import Batch, rain_inputs, rain_targets
+from nowcast.models.moving_frame import future_into_moving_frame, into_moving_frame
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +192,7 @@ class SequenceDataset:
         archive, start, row, column: One entry for each sample, int64.
         weights: Chance of each sample in rain-weighted training, or None for uniform.
         height, width: Size of a crop.
+        moving: Whether samples are seen in the moving frame (`nowcast.models.moving_frame`).
     """
 
     archives: Sequence[PackedArchive]
@@ -204,6 +206,7 @@ class SequenceDataset:
     row: np.ndarray
     column: np.ndarray
     weights: np.ndarray | None = None
+    moving: bool = False
 
     def __len__(self) -> int:
         return self.start.size
@@ -216,9 +219,15 @@ class SequenceDataset:
         return np.asarray(self.archives[self.archive[index]].rain_rate[time, rows, columns])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        fields = np.stack([self.rain_rate(index) for index in indices])
+        fields = np.stack([self._seen(self.rain_rate(index)) for index in indices])
         targets, valid = rain_targets(fields[:, self.input_frames :], self.normalizer)
         return Batch(rain_inputs(fields[:, : self.input_frames], self.normalizer), targets, valid)
+
+    def _seen(self, rain_rate: np.ndarray) -> np.ndarray:
+        if not self.moving:
+            return rain_rate
+        past, motion = into_moving_frame(rain_rate[: self.input_frames])
+        return np.concatenate([past, future_into_moving_frame(rain_rate[self.input_frames :], motion)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,6 +293,7 @@ def rain_training_data(
             joined[1],
             joined[2],
             keep / keep.sum() if weighted and keep.size else None,
+            config.frame == "moving",
         )
 
     train = dataset(archives, [part["train"] for part in starts], config.rain_weighted)
