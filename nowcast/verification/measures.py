@@ -15,7 +15,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.verification.continuous import ContinuousSums, continuous_sums
-from nowcast.verification.counts import CONTINGENCY
+from nowcast.verification.counts import CONTINGENCY, EventCounts
 from nowcast.verification.fss import FssSums, fss_sums
 from nowcast.verification.pooled import SCALES, Pooling, pooled_events
 from nowcast.verification.probabilistic import (
@@ -69,19 +69,18 @@ class PooledCounts(Sums):
 
 
 def pooled_counts(forecast: np.ndarray, observed: np.ndarray, thresholds: Sequence[float]) -> PooledCounts:
-    """Counts of (..., y, x) fields [mm/h] for every pooling that fits them; a block larger than the field has none."""
-    fitting = [(pooling, scale) for pooling, scale in POOLINGS if scale <= min(observed.shape[-2:])]
-    tables = [pooled_events(forecast, observed, thresholds, scale, pooling=pooling) for pooling, scale in fitting]
-    cells = (*observed.shape[:-2], 0, len(thresholds))
+    """Counts of (..., y, x) fields [mm/h] for every pooling; a block larger than the field counts nothing."""
+    nothing = EventCounts(*(np.zeros((*observed.shape[:-2], len(thresholds)), dtype=np.int64) for _ in CONTINGENCY))
+    tables = [
+        pooled_events(forecast, observed, thresholds, scale, pooling=pooling)
+        if scale <= min(observed.shape[-2:])
+        else nothing
+        for pooling, scale in POOLINGS
+    ]
     return PooledCounts(
-        **{
-            name: np.stack([getattr(table, name) for table in tables], axis=-2)
-            if tables
-            else np.zeros(cells, dtype=np.int64)
-            for name in CONTINGENCY
-        },
+        **{name: np.stack([getattr(table, name) for table in tables], axis=-2) for name in CONTINGENCY},
         thresholds=np.asarray(thresholds, dtype=np.float64),
-        poolings=",".join(f"{pooling}:{scale}" for pooling, scale in fitting),
+        poolings=",".join(f"{pooling}:{scale}" for pooling, scale in POOLINGS),
     )
 
 
