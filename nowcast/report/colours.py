@@ -137,7 +137,7 @@ def indexed_png(classes: np.ndarray, colours: np.ndarray) -> bytes:
     image = Image.frombytes("P", (columns, rows), np.ascontiguousarray(classes, dtype=np.uint8).tobytes())
     image.putpalette(colours.tobytes())
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", bits=4 if len(colours) <= 16 else 8, compress_level=6)
     return buffer.getvalue()
 
 

@@ -22,12 +22,11 @@ from matplotlib.patheffects import withStroke
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, MissingPackageError
 from nowcast.report.colours import NO_DATA, RAIN, ColourScale, shrink, shrink_factor
+from nowcast.report.graticule import extent_km, graticule, scale_bar_km
 
 INK, FAINT = "#222222", "#8a8a8a"
 DPI = 110
 IMAGE_FORMATS = (".png", ".pdf", ".svg")
-NICE_STEPS_DEGREES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
-NICE_LENGTHS_KM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 # Inches around and between the panels of a figure.
 TOP, BOTTOM, LEFT, RIGHT, GAP, LABEL = 0.58, 0.78, 0.42, 0.15, 0.08, 0.24
@@ -90,7 +89,7 @@ def draw_frame(
 
     `graticule` draws meridians and parallels, `names` writes their degrees at the edge, `scale` draws the km bar.
     """
-    height_km, width_km = _extent(grid)
+    height_km, width_km = extent_km(grid)
     image = axes.imshow(
         frame_colours(rain_rate, width), extent=(0, width_km, 0, height_km), interpolation="nearest", zorder=1
     )
@@ -282,20 +281,14 @@ def _joined(*parts: str) -> str:
     return "  ·  ".join(part for part in parts if part)
 
 
-def _extent(grid: Grid) -> tuple[float, float]:
-    """(height, width) in km."""
-    (rows, columns), (dy, dx) = grid.shape, grid.pixel_size_km
-    return rows * dy, columns * dx
-
-
 def _aspect(grid: Grid) -> float:
-    height_km, width_km = _extent(grid)
+    height_km, width_km = extent_km(grid)
     return height_km / width_km
 
 
 def _draw_scale(axes: Axes, width_km: float, height_km: float) -> None:
     """A bar of a round number of km in the south-east corner."""
-    length = max([km for km in NICE_LENGTHS_KM if km <= 0.3 * width_km], default=NICE_LENGTHS_KM[0])
+    length = scale_bar_km(width_km)
     right, y = 0.96 * width_km, 0.05 * height_km
     halo = [withStroke(linewidth=3.5, foreground="white")]
     axes.plot([right - length, right], [y, y], color=INK, lw=1.8, solid_capstyle="butt", path_effects=halo, zorder=5)
@@ -315,50 +308,12 @@ def _draw_scale(axes: Axes, width_km: float, height_km: float) -> None:
 
 def _draw_graticule(axes: Axes, grid: Grid, *, names: bool) -> None:
     """Meridians and parallels at round degrees, named where they meet the lower and the left edge."""
-    height_km, width_km = _extent(grid)
-    coarse = Grid(np.linspace(grid.x[0], grid.x[-1], 60), np.linspace(grid.y[0], grid.y[-1], 60), grid.crs_wkt)
-    latitude, longitude = (np.where(np.isfinite(part), part, np.nan) for part in coarse.lat_lon())
-    if np.nanmax(longitude) - np.nanmin(longitude) > 180:
-        longitude = longitude % 360.0
-    x_km, y_km = np.linspace(0, width_km, 60), np.linspace(height_km, 0, 60)
-    for values, edge, positions, axis, letters in (
-        (longitude, longitude[-1], x_km, axes.xaxis, "EW"),
-        (latitude, latitude[:, 0], y_km, axes.yaxis, "NS"),
-    ):
-        levels = _round_levels(values)
-        if levels.size == 0:
-            continue
-        axes.contour(x_km, y_km, values, levels=levels, colors=FAINT, linewidths=0.5, linestyles="solid", zorder=2)
-        if not names:
-            continue
-        at = _crossings(edge, positions, levels)
-        axis.set_ticks([place for place, _ in at], [_degrees(level, letters) for _, level in at])
+    lines = graticule(grid)
+    for line in lines:
+        axes.plot(*line.points_km.T, color=FAINT, linewidth=0.5, zorder=2)
+    for axis, edge in ((axes.xaxis, "bottom"), (axes.yaxis, "left")):
+        named = {line.label: line.at_km for line in lines if names and line.edge == edge and line.at_km is not None}
+        axis.set_ticks(list(named.values()), list(named))
     axes.tick_params(length=2, width=0.5, labelsize=7, color=FAINT, labelcolor=INK, pad=1.5)
     for label in axes.get_yticklabels():
         label.set(rotation=90, va="center")
-
-
-def _round_levels(values: np.ndarray) -> np.ndarray:
-    """Multiples of a round step within the values, about four of them."""
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    step = next((step for step in NICE_STEPS_DEGREES if (high - low) / step <= 6), NICE_STEPS_DEGREES[-1])
-    levels = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
-    return levels[(levels > low) & (levels < high)]
-
-
-def _crossings(edge: np.ndarray, positions: np.ndarray, levels: np.ndarray) -> list[tuple[float, float]]:
-    """(position, level) where each level is met along an edge of the map, the first time."""
-    found = []
-    for level in levels:
-        above = edge >= level
-        change = np.flatnonzero(above[1:] != above[:-1])
-        if change.size:
-            start = change[0]
-            share = (level - edge[start]) / (edge[start + 1] - edge[start])
-            found.append((float(positions[start] + share * (positions[start + 1] - positions[start])), float(level)))
-    return found
-
-
-def _degrees(value: float, names: str) -> str:
-    value = (value + 180.0) % 360.0 - 180.0 if names == "EW" else value
-    return f"{abs(value):g}°{names[0] if value >= 0 else names[1]}" if value else "0°"
