@@ -27,8 +27,13 @@ RELATION = ZRelation(223.0, 1.53)
 
 # Power of the field by wavelength: the two slopes of a climate meet here, and a cut spares the interpolation.
 BREAK_KM, CUT_KM = 20.0, 2.0
+# Waves longer than this come from a field of coarse pixels that reaches beyond the window, up to the outer scale: a
+# small window sees weather systems pass, not a patch of its own that starts and ends with it.
+SYSTEM_KM, OUTER_KM = 64.0, 480.0
+# Where it rains is decided by the systems more than by what is small: weight of the smaller waves in that.
+EDGE_WEIGHT = 0.4
 # Life time [min] of a wavelength L [km]: LIFE_MINUTES * L ** LIFE_EXPONENT.
-LIFE_MINUTES, LIFE_EXPONENT = 3.0, 0.7
+LIFE_MINUTES, LIFE_EXPONENT = 3.4, 0.7
 
 # Convective cells: excursions above a level of a field of these wavelengths, with a life time of their own.
 CELL_KM = (10.0, 30.0)
@@ -73,8 +78,8 @@ class RainClimate:
 # and has the widest range of rates.
 PRESETS = {
     "stratiform": RainClimate(0.42, 0.69, 0.95, 0.3, -2.4, -3.4),
-    "convective": RainClimate(0.16, 1.6, 1.15, 0.6, -3.2, -5.0),
-    "mixed": RainClimate(0.20, 0.55, 1.55, 0.5, -2.7, -4.2),
+    "convective": RainClimate(0.16, 1.6, 1.15, 0.6, -2.8, -5.0),
+    "mixed": RainClimate(0.20, 0.55, 1.55, 0.5, -2.5, -4.2),
 }
 
 
@@ -110,25 +115,24 @@ def synthetic_rain(
     climate = _checked(num_frames, shape, preset, step_minutes, pixel_km, speed_km_h, dropped_share, speckle_share)
     # One stream for each part: a dropped frame or speckle must not change the rain.
     field_rng, cell_rng, flow_rng, slow_rng, fault_rng = np.random.default_rng(seed).spawn(5)
-    periodic = _even(2 * shape[0]), _even(2 * shape[1])
-    waves = _Waves.of(periodic, pixel_km)
-
-    life = LIFE_MINUTES * waves.length_km**LIFE_EXPONENT
-    base = _EvolvingField(waves, _rain_power(waves.length_km, climate), life, step_minutes, field_rng)
+    waves = _Waves.of((_even(2 * shape[0]), _even(2 * shape[1])), pixel_km)
+    systems, texture = _base_fields(waves, climate, step_minutes, field_rng)
     cell_power = np.where((waves.length_km >= CELL_KM[0]) & (waves.length_km <= CELL_KM[1]), 1.0, 0.0)
-    cells = _EvolvingField(waves, cell_power, CELL_LIFE_MINUTES, step_minutes, cell_rng)
+    cells = _EvolvingField(waves, waves.amplitude(cell_power), CELL_LIFE_MINUTES, step_minutes, cell_rng)
     flow = _Flow(waves, step_minutes, speed_km_h, num_frames, flow_rng)
     log_share = WET_SD * _slow(num_frames, WET_HOURS * 60 / step_minutes, slow_rng)
     # A wetter hour lifts the whole field above the level where rain begins.
     share = np.clip(climate.wet_share * np.exp(log_share - WET_SD**2 / 2), 1e-3, 0.999)
     lift = special.ndtri(share) - special.ndtri(climate.wet_share)
 
-    scores = np.empty((num_frames, *shape), dtype=np.float32)
+    where, how_much = (np.empty((num_frames, *shape), dtype=np.float32) for _ in range(2))
     for index in range(num_frames):
         position = flow.sources(index, shape)
+        large, small = systems.step_at(position) + lift[index], texture.step_at(position)
         peaks = np.maximum(cells.step_at(position) - CELL_LEVEL, 0.0)
-        scores[index] = base.step_at(position) + lift[index] + climate.cells * peaks
-    rain_rate = _rates_by_rank(scores, climate)
+        where[index] = large + EDGE_WEIGHT * small
+        how_much[index] = large + small + climate.cells * peaks
+    rain_rate = _rates_by_rank(where, how_much, climate)
     return _as_measured(rain_rate, pixel_km, range_km, dropped_share, speckle_share, fault_rng)
 
 
@@ -262,6 +266,31 @@ def _rain_power(length_km: np.ndarray, climate: RainClimate) -> np.ndarray:
     return ratio**slope * np.exp(-((CUT_KM / length_km) ** 4))
 
 
+def _base_fields(
+    waves: _Waves, climate: RainClimate, step_minutes: float, rng: np.random.Generator
+) -> tuple[_EvolvingField, _EvolvingField]:
+    """Weather systems (waves beyond 64 km) and texture (the rest), whose sum has variance 1 and the climate's power."""
+    block = max(1, int(SYSTEM_KM / 8 / waves.pixel_km))
+    coarse_km = block * waves.pixel_km
+    rows, columns = (_even(max(size // block, int(OUTER_KM / coarse_km))) for size in waves.shape)
+    wide = _Waves.of((rows, columns), coarse_km)
+    number = np.geomspace(1 / OUTER_KM, 1 / CUT_KM, 2000)
+    # The share of the variance beyond 64 km: the power density integrated over rings of wave number.
+    rings = _rain_power(1 / number, climate) * number**2
+    share = float(rings[number < 1 / SYSTEM_KM].sum() / rings.sum())
+    fields = []
+    for grid, part, chosen in (
+        (wide, share, (wide.length_km > SYSTEM_KM) & (wide.length_km <= OUTER_KM)),
+        (waves, 1 - share, waves.length_km <= SYSTEM_KM),
+    ):
+        amplitude = np.float32(np.sqrt(part)) * grid.amplitude(
+            np.where(chosen, _rain_power(grid.length_km, climate), 0)
+        )
+        life = LIFE_MINUTES * grid.length_km**LIFE_EXPONENT
+        fields.append(_EvolvingField(grid, amplitude, life, step_minutes, rng, waves.pixel_km))
+    return fields[0], fields[1]
+
+
 class _EvolvingWaves:
     """Complex noise of unit variance for every wave number, each renewed at its own pace.
 
@@ -297,25 +326,27 @@ class _EvolvingWaves:
 
 
 class _EvolvingField:
-    """A Gaussian field of mean 0 and variance 1 in the moving frame, as the cubic B-spline that passes through it."""
+    """A Gaussian field of mean 0 in the moving frame, as the cubic B-spline that passes through it."""
 
     def __init__(
         self,
         waves: _Waves,
-        power: np.ndarray,
+        amplitude: np.ndarray,
         life_minutes: np.ndarray | float,
         step_minutes: float,
         rng: np.random.Generator,
+        window_pixel_km: float | None = None,
     ) -> None:
-        self._grid = waves
+        self._shape = waves.shape
+        self._scale = (window_pixel_km or waves.pixel_km) / waves.pixel_km
         self._waves = _EvolvingWaves(waves, life_minutes, step_minutes, rng)
         spline = (2 + np.cos(2 * np.pi * waves.fy)) / 3 * ((2 + np.cos(2 * np.pi * waves.fx)) / 3)
-        self._amplitude = waves.amplitude(power) / spline.astype(np.float32)
+        self._amplitude = amplitude / spline.astype(np.float32)
 
     def step_at(self, position: np.ndarray) -> np.ndarray:
-        """The field of the next frame at positions (2, H, W) [pixels]."""
-        coefficients = fft.irfft2(self._amplitude * self._waves.step(), s=self._grid.shape)
-        return ndimage.map_coordinates(coefficients, position, order=3, mode="grid-wrap", prefilter=False)
+        """The field of the next frame at positions (2, H, W) [pixels of the window]."""
+        spline = fft.irfft2(self._amplitude * self._waves.step(), s=self._shape)
+        return ndimage.map_coordinates(spline, position * self._scale, order=3, mode="grid-wrap", prefilter=False)
 
 
 class _Flow:
@@ -373,23 +404,21 @@ def _slow(num_frames: int, frames: float, rng: np.random.Generator) -> np.ndarra
     return signal.lfilter([1.0], [1.0, -keep], noise)
 
 
-def _rates_by_rank(scores: np.ndarray, climate: RainClimate) -> np.ndarray:
-    """Rain rates [mm/h] of scores: dry below a rank, a log-normal law between 0.1 and 150 mm/h above it.
+def _rates_by_rank(where: np.ndarray, how_much: np.ndarray, climate: RainClimate) -> np.ndarray:
+    """Rain rates [mm/h]: dry below a level of `where`, elsewhere a log-normal law between 0.1 and 150 mm/h.
 
-    Ranks are those among the whole sequence, so that its rates follow the law whatever the scores look like.
+    Level and ranks are those of the whole sequence, so that its rates follow the law whatever the scores look like.
     """
-    stride = max(1, scores.size // DISTRIBUTION_SAMPLE)
-    ordered = np.sort(scores.ravel()[::stride])
-    rank = np.linspace(0.0, 1.0, 4096)
+    stride = max(1, where.size // DISTRIBUTION_SAMPLE)
+    wet = where >= np.quantile(where.ravel()[::stride], 1 - climate.wet_share)
+    scores = how_much[wet]
+    ordered = np.sort(scores[:: max(1, scores.size // DISTRIBUTION_SAMPLE)])
     # Fine steps in the upper tail, where the peaks are.
-    rank = np.concatenate([rank[:-1], 1 - np.geomspace(rank[1], 1.0 / ordered.size, 512)])
-    levels = np.quantile(ordered, rank)
-    wet_rank = np.clip((rank - (1 - climate.wet_share)) / climate.wet_share, 0.0, 1.0)
+    rank = np.union1d(np.linspace(0.0, 0.999, 2000), 1 - np.geomspace(1e-3, 1.0 / max(ordered.size, 1001), 500))
     low, high = (special.ndtr(np.log(rate / climate.median_mm_h) / climate.sigma) for rate in (WET_MM_H, CAP_MM_H))
-    log_rate = np.log(climate.median_mm_h) + climate.sigma * special.ndtri(low + (high - low) * wet_rank)
-    dry = scores < np.quantile(ordered, 1 - climate.wet_share)
-    rain_rate = np.exp(np.interp(scores, levels, log_rate))
-    rain_rate[dry] = 0.0
+    log_rate = np.log(climate.median_mm_h) + climate.sigma * special.ndtri(low + (high - low) * rank)
+    rain_rate = np.zeros(where.shape, dtype=np.float32)
+    rain_rate[wet] = np.exp(np.interp(scores, np.quantile(ordered, rank), log_rate))
     return rain_rate
 
 
