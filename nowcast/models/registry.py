@@ -6,14 +6,16 @@ nothing is ever imported because a file of a user's says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib import metadata
+from collections.abc import Callable, Sequence
+from importlib import import_module, metadata
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from nowcast.config import ModelConfig
+from nowcast.config import Config
 from nowcast.errors import ConfigError
+from nowcast.models.blocks import WithOutputBias
+from nowcast.models.heads import output_channels
 
 ENTRY_POINTS = "nowcast.forecasters"
 
@@ -21,43 +23,61 @@ ENTRY_POINTS = "nowcast.forecasters"
 class Forecaster(Protocol):
     """What every net here does: frames in, number of frames to forecast, frames out.
 
-    `forward(frames (B, T, C, H, W), num_frames)` gives (B, num_frames, 1, H, W) in [0, 1];
-    `forward_logits` gives the same before the sigmoid, which is what the losses take.
+    `forward_logits(frames (B, T, C, H, W), num_frames)` gives logits (B, num_frames, K, H, W), which is what losses
+    and heads take; K is 1, or the number of thresholds of an exceedance head.
     """
 
     def forward_logits(self, frames: Tensor, num_frames: int) -> Tensor: ...
 
-    def set_output_bias(self, mean: float) -> None: ...
+    def set_output_bias(self, mean: float | Sequence[float]) -> None: ...
 
 
-Builder = Callable[[ModelConfig, int], nn.Module]
+Builder = Callable[[Config, int], nn.Module]
 _BUILDERS: dict[str, Builder] = {}
+# Name: module, class. Imported when asked for.
+OWN = {
+    "autoencoder": ("seq2seq", "RecurrentAutoencoder"),
+    "encoder_forecaster": ("encoder_forecaster", "EncoderForecaster"),
+    "pyramid": ("pyramid", "Pyramid"),
+    "seq2seq": ("seq2seq", "SequenceToSequence"),
+    "unet": ("unet", "UNet"),
+}
 
 
 def register_forecaster(name: str, builder: Builder) -> None:
-    """Make `builder(config, in_channels) -> nn.Module` known as `name`."""
-    if name in _BUILDERS:
+    """Make `builder(config, in_channels) -> nn.Module` known as `name`.
+
+    The module has `forward_logits` and `set_output_bias` as Forecaster says; or is any module that gives logits
+    (B, L, K, H, W) for `module(frames, num_frames)`, which then gets an output bias added.
+    """
+    if name in _BUILDERS or name in OWN:
         raise ValueError(f"a forecaster named '{name}' is registered already")
     _BUILDERS[name] = builder
 
 
-def build_forecaster(config: ModelConfig, in_channels: int) -> nn.Module:
+def forecaster_names() -> list[str]:
+    """The names that a configuration can give."""
+    return sorted({*OWN, *_BUILDERS, *(point.name for point in metadata.entry_points(group=ENTRY_POINTS))})
+
+
+def build_forecaster(config: Config, in_channels: int) -> nn.Module:
     """The net that a configuration names, freshly initialised.
 
     Raises:
         ConfigError: A name that nobody registered, or options that the net does not take.
     """
-    builders: Mapping[str, Builder] = {"encoder_forecaster": _encoder_forecaster, **_BUILDERS}
-    builder = builders.get(config.name) or _from_entry_point(config.name)
+    name = config.model.name
+    builder = _own if name in OWN else _BUILDERS.get(name) or _from_entry_point(name)
     if builder is None:
         raise ConfigError(
-            f"no forecaster is named '{config.name}'",
-            f"known: {', '.join(sorted(builders))}; add yours with nowcast.models.register_forecaster",
+            f"no forecaster is named '{name}'",
+            f"known: {', '.join(forecaster_names())}; add yours with nowcast.models.register_forecaster",
         )
     try:
-        return builder(config, in_channels)
+        net = builder(config, in_channels)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"model {config.name} cannot be built: {error}") from error
+        raise ConfigError(f"model {name} cannot be built: {error}") from error
+    return net if hasattr(net, "forward_logits") else WithOutputBias(net, output_channels(config.model))
 
 
 def _from_entry_point(name: str) -> Builder | None:
@@ -67,20 +87,20 @@ def _from_entry_point(name: str) -> Builder | None:
     return None
 
 
-def _encoder_forecaster(config: ModelConfig, in_channels: int) -> nn.Module:
-    from nowcast.models.encoder_forecaster import EncoderForecaster
-
-    options: dict[str, Any] = {
-        "kernel_size": _one_or_many(config.kernel_size),
-        "patch": config.patch,
-        "peephole": config.peephole,
-        "decoder_order": config.decoder_order,
-        **config.options,
-    }
-    if config.recurrent_kernel_size is not None:
-        options["recurrent_kernel_size"] = _one_or_many(config.recurrent_kernel_size)
-    return EncoderForecaster(in_channels, config.hidden_channels, out_channels=1, **options)
-
-
-def _one_or_many(values: tuple[int, ...]) -> int | list[int]:
-    return values[0] if len(values) == 1 else list(values)
+def _own(config: Config, in_channels: int) -> nn.Module:
+    model = config.model
+    module, name = OWN[model.name]
+    options: dict[str, Any] = {"out_channels": output_channels(model)}
+    for key in ("kernel_size", "recurrent_kernel_size"):
+        if (value := getattr(model, key)) is not None:
+            options[key] = value[0] if len(value) == 1 else list(value)
+    for key in ("hidden_channels", "patch", "peephole", "decoder_order"):
+        if (value := getattr(model, key)) is not None:
+            options[key] = value
+    if model.name == "unet":
+        options |= {"input_frames": config.data.input_frames, "output_frames": config.data.output_frames}
+    twice = sorted(options.keys() & model.options.keys())
+    if twice:
+        raise ValueError(f"model.options sets {', '.join(twice)}, which stands elsewhere in the configuration")
+    build: Callable[..., nn.Module] = getattr(import_module(f"nowcast.models.{module}"), name)
+    return build(in_channels, **options, **model.options)

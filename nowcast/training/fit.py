@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -27,6 +28,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from nowcast.config import Config, TrainingConfig, write_config
 from nowcast.errors import ConfigError, MismatchError, MissingPackageError
 from nowcast.models.bundle import Bundle, load_bundle
+from nowcast.models.heads import Head, make_head
 from nowcast.models.registry import build_forecaster
 from nowcast.training.callbacks import ProgressLines, StopOnSignal
 from nowcast.training.checkpoints import CHECKPOINTS, last_readable, step_name
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 
 BEST = "best"
 MODEL = "model"
+# Batches that the climatology of events is taken from.
+CLIMATOLOGY_BATCHES = 8
 LOGS = "logs"
 
 
@@ -100,8 +104,8 @@ def fit(
     began = time.monotonic()
     seed = config.training.seed
     torch.manual_seed(seed)
-    net = build_forecaster(config.model, data.in_channels)
-    _start_weights(net, data, init_from)
+    net = build_forecaster(config, data.in_channels)
+    _start_weights(net, data, config, init_from)
     module = ForecastModule(net, config, data, count_events)
     checkpoint = last_readable(run / CHECKPOINTS) if resume else None
     trainer, best, stop = _trainer(config.training, run, validates=data.validation is not None)
@@ -204,7 +208,7 @@ def _precision(wanted: str) -> str:
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[wanted]
 
 
-def _start_weights(net: torch.nn.Module, data: TrainingData, init_from: str | Path | None) -> None:
+def _start_weights(net: torch.nn.Module, data: TrainingData, config: Config, init_from: str | Path | None) -> None:
     """The weights of another model, or fresh ones with the output starting at the climatology.
 
     Without it a short run sits at climatology for a long time, which users report as a collapse to zero.
@@ -216,7 +220,8 @@ def _start_weights(net: torch.nn.Module, data: TrainingData, init_from: str | Pa
                 f"the training fields have a normalised mean of {mean}: there is no rain to learn from",
                 "train on an archive with rain",
             )
-        net.set_output_bias(mean)  # type: ignore[operator]
+        head = make_head(config.model, data.normalizer)
+        net.set_output_bias(mean if head.channels == 1 else _event_shares(data, head, config))  # type: ignore[operator]
         return
     other = load_bundle(init_from)
     try:
@@ -226,6 +231,19 @@ def _start_weights(net: torch.nn.Module, data: TrainingData, init_from: str | Pa
             f"the weights of {init_from} do not fit the net of this configuration: {error}",
             "use the model section of its configuration",
         ) from error
+
+
+def _event_shares(data: TrainingData, head: Head, config: Config) -> list[float]:
+    """For each output channel the share of valid pixels with its event, in samples as training will draw them."""
+    rng = np.random.default_rng([config.training.seed, 2])
+    happened, valid = torch.zeros(head.channels, dtype=torch.float64), 0
+    for _ in range(CLIMATOLOGY_BATCHES):
+        chosen = rng.choice(len(data.train), config.training.batch_size, p=data.train.weights)
+        batch = data.train.__getitems__(chosen.tolist())
+        events = torch.where(batch.valid, head.encode(batch.targets), 0.0)
+        happened += events.sum(dim=(0, 1, 3, 4), dtype=torch.float64).cpu()
+        valid += int(batch.valid.sum())
+    return (happened / max(valid, 1)).tolist()
 
 
 def _take_best(module: ForecastModule, best: ModelCheckpoint) -> float:

@@ -1,6 +1,7 @@
 """Losses on logits, one value a pixel, and the one masked mean that every loss is reduced by.
 
-Shapes: logits, targets, valid (B, L, 1, H, W). Targets lie in [0, 1], the range of the Normalizer.
+Shapes: logits (B, L, K, H, W), K = 1 but for the exceedance head; targets, valid (B, L, 1, H, W). Targets lie in
+[0, 1], the range of the Normalizer.
 """
 
 from __future__ import annotations
@@ -15,17 +16,29 @@ from torch.nn import functional
 from nowcast.config import LossConfig
 from nowcast.data.normalize import Normalizer
 from nowcast.errors import ConfigError
+from nowcast.models.heads import Exceedance, Head
 
 # loss(logits, targets) -> one float32 value a pixel, (B, L, 1, H, W); which pixels count is not its business.
 PixelLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-def make_loss(config: LossConfig, normalizer: Normalizer) -> PixelLoss:
+def make_loss(config: LossConfig, normalizer: Normalizer, head: Head | None = None) -> PixelLoss:
     """The loss that a configuration names, `loss(logits, targets)` -> one value a pixel.
 
+    Args:
+        head: How the net's outputs are meant; a bounded mean unless given.
+
     Raises:
-        ConfigError: A normaliser whose range the loss cannot work with.
+        ConfigError: A normaliser whose range the loss cannot work with, or a head that it does not fit.
     """
+    exceedance = isinstance(head, Exceedance)
+    if exceedance != (config.name == "exceedance"):
+        raise ConfigError(
+            f"loss {config.name} does not fit the {'exceedance' if exceedance else 'mean'} head",
+            "the exceedance head goes with loss.name=exceedance, the mean head with the others",
+        )
+    if isinstance(head, Exceedance):
+        return ExceedanceLoss(head, config.exceedance_weights)
     if normalizer.range != (0.0, 1.0):
         raise ConfigError(f"loss {config.name} needs values in (0, 1), the normaliser gives {normalizer.range}")
     if config.name == "cross_entropy":
@@ -57,6 +70,29 @@ def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
 def absolute_error(logits: Tensor, targets: Tensor) -> Tensor:
     """Absolute error of the normalised field."""
     return (torch.sigmoid(logits.float()) - targets).abs()
+
+
+class ExceedanceLoss:
+    """Cross-entropy of the chance of each threshold against whether it was reached, a weighted mean over thresholds.
+
+    The mean is over the thresholds, divided by the sum of the weights. A proper score: it is least in expectation
+    where the forecast chances are the true ones.
+    """
+
+    def __init__(self, head: Exceedance, weights: tuple[float, ...] | None = None) -> None:
+        chosen = (1.0,) * head.channels if weights is None else weights
+        if len(chosen) != head.channels or min(chosen) < 0 or sum(chosen) == 0:
+            raise ConfigError(
+                f"loss.exceedance_weights are {chosen} for {head.channels} thresholds",
+                "give one weight a threshold of model.thresholds_mm_h, none negative",
+            )
+        self.head = head
+        self.weights = torch.tensor(chosen, dtype=torch.float32) / sum(chosen)
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        happened = self.head.encode(targets)
+        losses = functional.binary_cross_entropy_with_logits(logits.float(), happened, reduction="none")
+        return (losses * self.weights.to(losses.device).view(-1, 1, 1)).sum(dim=-3, keepdim=True)
 
 
 class BalancedLoss:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nowcast.config import Config
 from nowcast.errors import DataError
+from nowcast.models.heads import make_head
 from nowcast.models.inputs import Batch, rain_rate_of
 from nowcast.training.augment import augment
 from nowcast.training.dataset import TrainingData
@@ -46,7 +47,8 @@ class ForecastModule(lightning.LightningModule):
         self.net = net
         self.config = config
         self.normalizer = data.normalizer
-        self.loss = make_loss(config.loss, data.normalizer)
+        self.head = make_head(config.model, data.normalizer)
+        self.loss = make_loss(config.loss, data.normalizer, self.head)
         self.count_events = count_events if data.step_seconds is not None else None
         self.thresholds = np.array(config.scores.thresholds_mm_h)
         self.skipped = 0
@@ -69,7 +71,11 @@ class ForecastModule(lightning.LightningModule):
         return loss
 
     def _pixel_losses(self, batch: Batch) -> Tensor:
-        logits = self.net.forward_logits(batch.inputs, batch.targets.shape[1])  # type: ignore[operator]
+        if hasattr(self.net, "scheduled_logits"):  # a net that feeds forecasts back learns from true frames at first
+            progress = self.global_step / self.config.training.max_steps
+            logits = self.net.scheduled_logits(batch.inputs, batch.targets, batch.valid, progress)  # type: ignore[operator]
+        else:
+            logits = self.net.forward_logits(batch.inputs, batch.targets.shape[1])  # type: ignore[operator]
         return self.loss(logits, batch.targets)
 
     def _mean_count(self, valid: Tensor) -> Tensor | None:
@@ -121,7 +127,7 @@ class ForecastModule(lightning.LightningModule):
         if self.count_events is not None:
             missing = ~batch.valid.squeeze(-3).cpu().numpy()
             observed = np.where(missing, np.nan, rain_rate_of(batch.targets, self.normalizer))
-            forecast = rain_rate_of(torch.sigmoid(logits.float()), self.normalizer)
+            forecast = self.head.rain_rate(logits)
             events = self.count_events(forecast, observed, self.thresholds)
             axes = tuple(range(events.hits.ndim - 1))
             self._events += np.stack([e.sum(axis=axes) for e in (events.hits, events.false_alarms, events.misses)])

@@ -16,7 +16,6 @@ from data_prep.moving_mnist import (
     read_idx_images,
     write_sequences,
 )
-from nowcast.config import MovingMnistConfig
 from nowcast.errors import DataError, MissingPackageError
 from nowcast.training.moving_mnist import MovingMnist, load_sequences
 
@@ -95,12 +94,11 @@ def test_halving_averages_blocks_of_four():
 
 def test_the_subset_is_the_same_for_training_and_test(tmp_path):
     (tmp_path / "digits").write_bytes(idx(images(100)))
-    settings = MovingMnistConfig(subset=20, digit_size=14)
-    chosen = digits_for(settings, tmp_path / "digits")
+    chosen = digits_for(tmp_path / "digits", subset=20, digit_size=14)
     assert chosen.train.shape == (20, 14, 14)
     np.testing.assert_array_equal(chosen.train, chosen.test)
     with pytest.raises(DataError, match="80 training digits, 500 were asked for"):
-        digits_for(MovingMnistConfig(subset=500), tmp_path / "digits")
+        digits_for(tmp_path / "digits", subset=500)
 
 
 def source(**options) -> MovingMnist:

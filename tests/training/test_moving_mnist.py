@@ -260,7 +260,7 @@ def test_4000_sequences_bring_the_net_below_the_quick_gate(tmp_path):
     from data_prep.moving_mnist import digits_for
 
     config = load_config("moving_mnist_small", overrides=["training.max_steps=500"], environment={}).config
-    chosen = digits_for(config.moving_mnist)
+    chosen = digits_for(digit_size=14)
     net = load_bundle(fit(moving_mnist_training_data(chosen.train, config), config, tmp_path).bundle).net
     assert sum(parameter.numel() for parameter in net.parameters()) == 241_552
     test = generator(chosen.test, config, "test", 400, seed=config.moving_mnist.test_seed)

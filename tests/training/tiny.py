@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nowcast.config import Config, ModelConfig, load_config
+from nowcast.config import Config, load_config
 from nowcast.data.normalize import Normalizer
 from nowcast.models.inputs import Batch, rain_inputs, rain_targets
 from nowcast.models.registry import register_forecaster
@@ -41,8 +41,8 @@ class Tiny(nn.Module):
             self.convolution.bias.fill_(float(np.log(mean / (1 - mean))))  # type: ignore[union-attr]
 
 
-def _build(config: ModelConfig, in_channels: int) -> nn.Module:
-    return Tiny(in_channels, **config.options)
+def _build(config: Config, in_channels: int) -> nn.Module:
+    return Tiny(in_channels, **config.model.options)
 
 
 register_forecaster(NAME, _build)
