@@ -23,7 +23,21 @@ from nowcast.errors import ConfigError, DataError, NowcastError
 ENTRY_POINT_GROUP = "nowcast.readers"
 
 # The order matters where one format is a special case of another: the general ones come last.
-_BUILT_IN = ("mch_gif", "fmi_pgm", "odim_h5", "cf_netcdf")
+_BUILT_IN = (
+    "mch_gif",
+    "fmi_pgm",
+    "radolan",
+    "fmi_geotiff",
+    "mrms_grib2",
+    "meteonet_npz",
+    "odim_h5",
+    "knmi_h5",
+    "bom_netcdf",
+    "saf_crr",
+    "sevir_h5",
+    "hko_png",
+    "cf_netcdf",
+)
 
 
 @dataclass(frozen=True)

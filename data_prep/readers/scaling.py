@@ -13,7 +13,7 @@ import numpy as np
 
 def exact(value: Any) -> Fraction:
     """A number as the shortest decimal that stands for it: 0.1 in float32 is one tenth."""
-    return Fraction(str(value)) if isinstance(value, str | np.floating) else Fraction(repr(value))
+    return Fraction(str(value))
 
 
 def rescale(stored: np.ndarray, gain: Any = 1, offset: Any = 0, *, factor: Fraction = Fraction(1)) -> np.ndarray:

@@ -104,7 +104,10 @@ def text(value: Any) -> str:
     if isinstance(value, np.ndarray):
         value = value.reshape(-1)[0] if value.size else ""
     if isinstance(value, bytes):
-        value = value.decode("latin-1")
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            value = value.decode("latin-1")
     return str(value).strip().strip("\0")
 
 

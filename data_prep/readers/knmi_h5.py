@@ -1,0 +1,160 @@
+"""KNMI's own HDF5 (version 3.5, not ODIM): accumulations or reflectivity, scaled by a formula that is text."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+import pyproj
+
+from data_prep.readers.frame import RadarFrame
+from data_prep.readers.hdf5 import read_window
+from data_prep.readers.options import ReadOptions
+from data_prep.readers.registry import Reader
+from data_prep.readers.scaling import per_hour, rescale
+from data_prep.readers.selection import select
+from data_prep.readers.source import HDF5, Source, number, text
+from nowcast.data.grid import Grid
+from nowcast.data.units import ZRelation
+
+KNMI_Z_RELATION = ZRelation(200.0, 1.6)
+ACCUMULATION, REFLECTIVITY = "ACCUMULATED_PRECIPITATION_[MM]", "REFLECTIVITY_[DBZ]"
+_FORMULA = re.compile(r"GEO\s*=\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*\*\s*PV\s*([-+]\s*[\d.]+(?:[eE][-+]?\d+)?)?$")
+
+
+def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
+    with source.open_hdf5(options) as file:
+        kind = text(file["image1"].attrs["image_geo_parameter"]).upper()
+        if kind not in (ACCUMULATION, REFLECTIVITY):
+            raise source.error(f"image1 holds {kind!r}, wanted {ACCUMULATION} or {REFLECTIVITY}")
+        image = file["image1/image_data"]
+        part = select(_grid(source, file, image.shape, options), options, source)
+        stored = read_window(source, image, part.rows, part.columns, options)
+        minutes = _interval_minutes(source, file, options) if kind == ACCUMULATION else None
+        relation = options.z_relation or KNMI_Z_RELATION
+        frame = RadarFrame(
+            part.coarse(_rain_rate(source, file, stored, minutes, relation, options)),
+            _moment(source, file, "product_datetime_end"),
+            part.grid,
+            interval_minutes=minutes,
+            attributes={
+                "source_format": READER.name,
+                "institution": "KNMI",
+                "quantity": kind.lower(),
+                "product": text(file["overview"].attrs.get("product_group_name", "")),
+                "zr_a": relation.a,
+                "zr_b": relation.b,
+            },
+        )
+    yield frame
+
+
+def _matches(source: Source) -> bool:
+    if not source.head.startswith(HDF5):
+        return False
+    with source.open_hdf5(ReadOptions()) as file:
+        return "hdftag_version_number" in file["overview"].attrs and "image1" in file and "geographic" in file
+
+
+def _rain_rate(
+    source: Source,
+    file: h5py.File,
+    stored: np.ndarray,
+    minutes: float | None,
+    relation: ZRelation,
+    options: ReadOptions,
+) -> np.ndarray:
+    calibration = file["image1/calibration"].attrs
+    formula = _FORMULA.match(text(calibration.get("calibration_formulas", "")))
+    if formula is None:
+        found = text(calibration.get("calibration_formulas", ""))
+        raise source.error(f"its calibration is {found!r}, wanted such as 'GEO=0.01*PV+0.0'")
+    gain, offset = formula.group(1), (formula.group(2) or "0").replace(" ", "")
+    missing = np.zeros(stored.shape, dtype=bool)
+    for name in ("calibration_missing_data", "calibration_out_of_image"):
+        if name in calibration:
+            missing |= stored == number(calibration[name])
+    if stored.dtype.kind == "f":
+        missing |= np.isnan(stored)
+    for value in options.missing_values:
+        missing |= stored == value
+    if minutes is not None:
+        rate = rescale(stored, gain, offset, factor=per_hour(minutes))
+    else:
+        # The code 0 is "below the lowest reflectivity", whatever the formula makes of it.
+        rate = np.where(stored == 0, 0.0, relation.rain_rate(rescale(stored, gain, offset)))
+    rate[missing] = np.nan
+    if np.nanmin(rate, initial=0.0) < 0:
+        raise source.error(f"its formula {formula.group(0)!r} gives negative rain, {np.nanmin(rate):g} mm/h")
+    return rate
+
+
+def _interval_minutes(source: Source, file: h5py.File, options: ReadOptions) -> float:
+    if options.accumulation_minutes is not None:
+        return options.accumulation_minutes
+    start, end = (_moment(source, file, f"product_datetime_{which}") for which in ("start", "end"))
+    if not end > start:
+        raise source.error(f"an accumulation from {start} to {end}, wanted its interval", "pass accumulation_minutes")
+    return float((end - start) / np.timedelta64(60, "s"))
+
+
+def _moment(source: Source, file: h5py.File, name: str) -> np.datetime64:
+    stamp = text(file["overview"].attrs.get(name, ""))
+    try:
+        return np.datetime64(datetime.datetime.strptime(stamp.title(), "%d-%b-%Y;%H:%M:%S.%f"), "s")
+    except ValueError as error:
+        raise source.error(f"its {name} {stamp!r} is not a time such as 26-AUG-2010;00:05:00.000") from error
+
+
+def _grid(source: Source, file: h5py.File, shape: tuple[int, ...], options: ReadOptions) -> Grid:
+    """From the projection, in km, and the offsets in pixels of the north-west corner (pixel definition LU)."""
+    source.check_size(shape, options)
+    geographic = file["geographic"].attrs
+    declared = tuple(int(number(geographic[f"geo_number_{axis}"])) for axis in ("rows", "columns"))
+    if declared != shape:
+        raise source.error(f"declares {declared} rows and columns, but its image has {shape}")
+    if text(geographic.get("geo_pixel_def", "")) != "LU" or text(geographic.get("geo_dim_pixel", "")) != "KM,KM":
+        raise source.error("its pixels are not defined by their upper left corner in km")
+    proj = text(file["geographic/map_projection"].attrs["projection_proj4_params"])
+    crs = _projection_in_metres(source, proj)
+    dx, dy = (number(geographic[f"geo_pixel_size_{axis}"]) for axis in ("x", "y"))
+    if not (dx > 0 > dy):
+        raise source.error(f"pixels of {dx} by {dy} km, wanted a positive and a negative size (north first)")
+    left = number(geographic["geo_column_offset"]) * dx * 1000.0
+    top = number(geographic["geo_row_offset"]) * dy * 1000.0
+    grid = Grid.from_corner(left, top, dx * 1000.0, -dy * 1000.0, (shape[0], shape[1]), crs)
+    _check_corners(source, grid, np.asarray(geographic.get("geo_product_corners", ()), dtype=float))
+    return grid
+
+
+def _projection_in_metres(source: Source, proj: str) -> pyproj.CRS:
+    """The declared projection; its radii are in km, which PROJ takes for metres."""
+    parts = dict(part.lstrip("+").split("=", 1) for part in proj.split() if "=" in part)
+    for name in ("a", "b"):
+        if name in parts and float(parts[name]) < 10_000:
+            parts[name] = str(float(parts[name]) * 1000)
+    try:
+        return pyproj.CRS.from_user_input(" ".join(f"+{key}={value}" for key, value in parts.items()) + " +type=crs")
+    except pyproj.exceptions.CRSError as error:
+        raise source.error(f"its projection {proj!r} is not understood") from error
+
+
+def _check_corners(source: Source, grid: Grid, corners: np.ndarray) -> None:
+    """The declared corners (longitude, latitude; lower left, upper left, upper right, lower right) against the grid."""
+    if corners.size != 8:
+        return
+    to_grid = pyproj.Transformer.from_crs(grid.crs.geodetic_crs or grid.crs, grid.crs, always_xy=True)
+    x, y = to_grid.transform(corners[0::2], corners[1::2])
+    dy, dx = grid.spacing
+    west, east = grid.x[0] - dx / 2, grid.x[-1] + dx / 2
+    north, south = grid.y[0] + dy / 2, grid.y[-1] - dy / 2
+    apart = np.hypot(np.array(x) - [west, west, east, east], np.array(y) - [south, north, north, south]).max()
+    # They are given in thousandths of a degree.
+    if not apart < dx:
+        raise source.error(f"its declared corners lie {apart / 1000:.1f} km from those of its offsets and pixel size")
+
+
+READER = Reader("knmi_h5", "KNMI accumulations (HDF5 3.5)", _matches, read)
