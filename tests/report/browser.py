@@ -80,7 +80,9 @@ class Browser:
         """Addresses that the page asked for, but for those that need no network."""
         entries = self._call("POST", f"/session/{self._session}/se/log", {"type": "performance"})
         messages = [json.loads(entry["message"])["message"] for entry in entries]
-        addresses = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        asked = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+        # The browser's own start page asks for things too.
+        addresses = [params["request"]["url"] for params in asked if params["documentURL"].startswith("file:")]
         return [address for address in addresses if not address.startswith(("data:", "file:", "blob:"))]
 
     def _command(self, command: str, parameters: dict[str, Any]) -> Any:
