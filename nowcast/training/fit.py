@@ -183,7 +183,7 @@ def _trainer(
         check_val_every_n_epoch=None if validates else 1,
         limit_val_batches=None if validates else 0,
         num_sanity_val_steps=0,
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, training.max_steps),
         logger=_loggers(training, run),
         callbacks=callbacks,
         use_distributed_sampler=False,

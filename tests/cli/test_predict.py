@@ -1,0 +1,77 @@
+"""`nowcast predict`: one or many issue times, models and baselines alike, and data that does not fit refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.synthetic_rain import write_synthetic_archive
+from nowcast.data.archive import open_archive
+from nowcast.data.forecast import load_forecast
+from tests.cli.conftest import Run
+
+
+@pytest.mark.parametrize("model", ["persistence", "extrapolation", "trained"])
+def test_models_and_baselines_leave_the_same_kind_of_file(
+    nowcast: Run, archive: Path, run_folder: Path, tmp_path: Path, model: str
+) -> None:
+    name = run_folder if model == "trained" else model
+    nowcast("predict", name, archive, "--at", "2000-01-01T02:00", "--minutes", 20, "-o", tmp_path / "f.nc")
+    forecast = load_forecast(tmp_path / "f.nc")
+    assert forecast.rain_rate.shape == (1, 1, 4, 32, 40)
+    assert forecast.issue_times[0] == np.datetime64("2000-01-01T02:00")
+    assert forecast.attributes["synthetic"] == "true"
+
+
+def test_persistence_repeats_the_last_frame_of_the_archive(nowcast: Run, archive: Path, tmp_path: Path) -> None:
+    nowcast("predict", "persistence", archive, "-o", tmp_path / "f.nc", "--minutes", 15)
+    source, forecast = open_archive(archive), load_forecast(tmp_path / "f.nc")
+    last = source.rain_rate(source.times.size - 1, source.times.size)
+    np.testing.assert_array_equal(forecast.rain_rate[0, 0], np.repeat(last, 3, axis=0))
+
+
+def test_many_issue_times_go_into_a_folder_and_resume_there(nowcast: Run, archive: Path, tmp_path: Path) -> None:
+    times = ["--from", "2000-01-01T01:00", "--to", "2000-01-01T02:00", "--every", "30min"]
+    nowcast("predict", "persistence", archive, *times, "-o", tmp_path / "out", "--minutes", 15)
+    files = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in files] == [f"persistence_20000101T{hhmm}Z.nc" for hhmm in ("0100", "0130", "0200")]
+    kept = files[0].stat().st_mtime_ns
+    files[1].unlink()
+    nowcast("predict", "persistence", archive, *times, "-o", tmp_path / "out", "--minutes", 15, "--resume")
+    assert files[1].is_file() and files[0].stat().st_mtime_ns == kept
+
+
+def test_many_issue_times_go_into_one_store(nowcast: Run, archive: Path, tmp_path: Path) -> None:
+    times = ["--from", "2000-01-01T01:00", "--to", "2000-01-01T01:30", "--every", "10min"]
+    nowcast("predict", "extrapolation", archive, *times, "-o", tmp_path / "f.zarr", "--minutes", 15)
+    assert load_forecast(tmp_path / "f.zarr").rain_rate.shape == (1, 4, 3, 32, 40)
+
+
+def test_a_model_refuses_another_step_and_another_pixel_size_with_both_named(
+    nowcast: Run, run_folder: Path, tmp_path: Path
+) -> None:
+    slow = write_synthetic_archive(tmp_path / "slow.zarr", 8, (32, 32), seed=1, step_minutes=10)
+    coarse = write_synthetic_archive(tmp_path / "coarse.zarr", 8, (32, 32), seed=1, pixel_km=2.0)
+    step = nowcast("predict", run_folder, slow, "-o", tmp_path / "f.nc", expect=6)
+    assert "trained on steps of 5 min" in str(step.exception) and "has 10 min" in str(step.exception)
+    pixel = nowcast("predict", run_folder, coarse, "-o", tmp_path / "f.nc", expect=6)
+    assert "trained on pixels of 1x1 km" in str(pixel.exception) and "has 2x2 km" in str(pixel.exception)
+
+
+def test_a_time_without_frames_says_what_the_archive_has(nowcast: Run, archive: Path, tmp_path: Path) -> None:
+    result = nowcast("predict", "persistence", archive, "--at", "2001-01-01T00:00", "-o", tmp_path / "f.nc", expect=3)
+    assert "it reaches from 2000-01-01T00:00:00 to 2000-01-01T04:55:00" in str(result.exception)
+
+
+def test_what_is_no_model_is_said_to_be_none(nowcast: Run, archive: Path, tmp_path: Path) -> None:
+    result = nowcast("predict", archive, archive, "-o", tmp_path / "f.nc", expect=3)
+    assert "neither a model bundle nor a run folder" in str(result.exception)
+
+
+def test_an_existing_file_is_kept_unless_told_otherwise(nowcast: Run, archive: Path, tmp_path: Path) -> None:
+    command = ["predict", "persistence", archive, "-o", tmp_path / "f.nc", "--minutes", 5]
+    nowcast(*command)
+    assert "exists" in str(nowcast(*command, expect=3).exception)
+    nowcast(*command, "--overwrite")
