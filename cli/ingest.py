@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,14 @@ SKIPPED_SHOWN = 10
 @click.option("--catalog", type=click.Path(path_type=Path), help="Table of times and places (SEVIR).")
 @click.option("--event", help="The one event to read (SEVIR).")
 @click.option("--max-pixels", type=click.IntRange(min=1), help="The largest grid that is decoded.")
+@click.option(
+    "--profile",
+    type=click.Choice(["nowcast", "mlcast"]),
+    default="nowcast",
+    show_default=True,
+    help="Layout: an archive, or a finished data set of the MLCast source-data specification.",
+)
+@click.option("--attribute", "attributes", multiple=True, metavar="KEY=VALUE", help="Global attribute of the archive.")
 @overwrite_option
 @json_option
 def command(
@@ -67,6 +76,7 @@ def command(
     append: bool,
     workers: int | None,
     scheduler: str | None,
+    profile: str,
     overwrite: bool,
     as_json: bool,
     **given: Any,
@@ -80,6 +90,11 @@ def command(
     from data_prep.sources import list_sources
     from nowcast.errors import ConfigError
 
+    if profile == "mlcast" and (append or (output.exists() and not overwrite)):
+        raise ConfigError(
+            "a data set of the mlcast profile is written once and not added to",
+            "ingest into another name, or pass --overwrite",
+        )
     if append and overwrite:
         raise ConfigError("--append adds to an archive, --overwrite replaces it", "give one or the other")
     if append and not output.exists():
@@ -88,16 +103,21 @@ def command(
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = max(1, min(cores, number // FILES_PER_WORKER))
+    # The mlcast profile is written from an archive beside it, which a run that is stopped goes on with.
+    archive = output if profile == "nowcast" else output.with_name(f".{output.name}.ingest")
     with _Bar(number) as bar:
         report = ingest(
             sources,
-            output,
+            archive,
             options=_options(given),
             workers=workers,
             scheduler=scheduler,
-            overwrite=overwrite,
+            overwrite=overwrite and profile == "nowcast",
             on_progress=bar.update,
         )
+    if profile == "mlcast":
+        _finish_mlcast(archive, output, overwrite=overwrite, attributes=_attributes(given["attributes"]))
+        report.archive = output
     if as_json:
         echo_json(report.to_dict())
     else:
@@ -119,8 +139,28 @@ def _options(given: dict[str, Any]) -> Any:
         step=given["step"],
         time_tolerance=np.timedelta64(0, "s") if given["time_tolerance"] is None else given["time_tolerance"],
         duplicates=given["duplicates"],
-        attributes={"history": f"{now} {shlex.join(['nowcast', *sys.argv[1:]])}"},
+        attributes={"history": f"{now} {shlex.join(['nowcast', *sys.argv[1:]])}", **_attributes(given["attributes"])},
     )
+
+
+def _attributes(texts: tuple[str, ...]) -> dict[str, str]:
+    from nowcast.errors import ConfigError
+
+    pairs = [text.partition("=") for text in texts]
+    if any(not key or not separator for key, separator, _ in pairs):
+        raise ConfigError(f"--attribute {' '.join(texts)}: expected KEY=VALUE")
+    return {key: value for key, _, value in pairs}
+
+
+def _finish_mlcast(archive: Path, output: Path, *, overwrite: bool, attributes: dict[str, str]) -> None:
+    from cli.options import clear_output
+    from nowcast.data.mlcast import export_mlcast
+
+    clear_output(output, overwrite=overwrite)
+    if output.exists():
+        output.rmdir()
+    export_mlcast(archive, output, attributes=attributes)
+    shutil.rmtree(archive)
 
 
 def _read_options(given: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import zarr
@@ -30,6 +30,7 @@ from nowcast.data.archive_schema import (
     VALID_SHARE,
 )
 from nowcast.data.grid import Grid
+from nowcast.data.mlcast import MlcastFrames, is_mlcast
 from nowcast.errors import DataError
 
 __all__ = [
@@ -91,6 +92,51 @@ class ManifestEntry:
         return cls(**values)
 
 
+class Frames(Protocol):
+    """Where an archive's frames come from: a store of ours, or another data set seen as one."""
+
+    @property
+    def digests(self) -> np.ndarray: ...
+
+    def read(self, start: int, stop: int) -> np.ndarray: ...
+
+    def series(self, name: str) -> np.ndarray: ...
+
+    def valid_share(self) -> np.ndarray: ...
+
+    def manifest(self) -> bytes: ...
+
+
+class StoredFrames:
+    """Those of an archive of ours, as its published metadata tells."""
+
+    def __init__(self, path: Path, group: zarr.Group) -> None:
+        self._path, self._group = path, group
+        self.digests = self.series("frame_digest")
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        rain_rate = np.asarray(_array(self._group, RAIN_RATE)[start:stop], dtype=np.float32)
+        for index in range(stop - start):
+            # A frame with a digest that reads as nothing measured nothing, or its chunk is gone.
+            digest = self.digests[start + index]
+            if digest and np.isnan(rain_rate[index]).all() and digest != frame_digest(rain_rate[index]):
+                raise DataError(
+                    f"{self._path}: frame {start + index} is gone: the archive was rearranged after it was opened, "
+                    "or a file of it was removed",
+                    "open it again; if that does not help, ingest the frame again",
+                )
+        return rain_rate
+
+    def series(self, name: str) -> np.ndarray:
+        return np.asarray(_array(self._group, name)[:])
+
+    def valid_share(self) -> np.ndarray:
+        return np.asarray(_array(self._group, VALID_SHARE)[:])
+
+    def manifest(self) -> bytes:
+        return read_manifest_bytes(self._path)
+
+
 @dataclass(frozen=True, eq=False)
 class RadarArchive:
     """An archive opened for reading: whole frames or none, also while another process appends.
@@ -110,8 +156,7 @@ class RadarArchive:
     times: np.ndarray
     status: np.ndarray
     attrs: Mapping[str, Any]
-    _group: zarr.Group
-    _digests: np.ndarray
+    _frames: Frames
 
     @property
     def present(self) -> np.ndarray:
@@ -132,7 +177,7 @@ class RadarArchive:
     def fingerprint(self) -> str:
         """A digest of grid, times and every frame's contents; another archive has another one."""
         digest = hashlib.sha256(json.dumps(self.grid.to_dict(), sort_keys=True).encode())
-        for part in (self.times.astype(np.int64), self.status, self._digests):
+        for part in (self.times.astype(np.int64), self.status, self._frames.digests):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
@@ -145,15 +190,11 @@ class RadarArchive:
         if not 0 <= start <= stop <= self.times.size:
             raise IndexError(f"frames {start} to {stop} of an archive of {self.times.size}")
         try:
-            rain_rate = np.asarray(_array(self._group, RAIN_RATE)[start:stop], dtype=np.float32)
+            return self._frames.read(start, stop)
         except (RuntimeError, ValueError, OSError) as error:
             raise DataError(
                 f"{self.path}: the frames from {self.times[start]} cannot be decoded: {error}", "ingest them again"
             ) from error
-        for index in np.flatnonzero(self.present[start:stop]):
-            if np.isnan(rain_rate[index]).all():
-                self._require_measured_nothing(start + int(index), rain_rate[index])
-        return rain_rate
 
     def frame(self, time: np.datetime64) -> np.ndarray:
         """(H, W) float32 [mm/h] at one valid time."""
@@ -181,24 +222,16 @@ class RadarArchive:
 
     def series(self, name: str) -> np.ndarray:
         """(T,) numbers of the frames: valid_pixels, wet_share, maximum_rate, n_capped, ... (see `SERIES`)."""
-        return np.asarray(_array(self._group, name)[: self.times.size])
+        return self._frames.series(name)
 
     def valid_share(self) -> np.ndarray:
         """(H, W) float32: share of the present frames in which a pixel is valid."""
-        return np.asarray(_array(self._group, VALID_SHARE)[:])
-
-    def _require_measured_nothing(self, index: int, nothing: np.ndarray) -> None:
-        """A present frame without a single value is one that measured nothing, or a chunk that is gone."""
-        if self._digests[index] != frame_digest(nothing):
-            raise DataError(
-                f"{self.path}: the frame of {self.times[index]} is gone: "
-                "the archive was rearranged after it was opened, or a file of it was removed",
-                "open it again; if that does not help, ingest the frame again",
-            )
+        return self._frames.valid_share()
 
     def manifest(self) -> Iterator[ManifestEntry]:
         """What became of every source file, in the order of ingest."""
-        yield from read_manifest(self.path)
+        for line in self._frames.manifest().splitlines():
+            yield ManifestEntry.from_line(line)
 
     def describe(self) -> str:
         """One line for people."""
@@ -209,33 +242,45 @@ class RadarArchive:
 
 
 def open_archive(path: str | Path) -> RadarArchive:
-    """Open an archive for reading.
+    """Open an archive, or a data set of the MLCast source-data specification, for reading.
 
     Raises:
-        DataError: There is no such folder, or it is not an archive.
+        DataError: There is no such folder, or it is neither.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"there is no archive {path}", "make one with: nowcast ingest FILES... -o " + str(path))
     try:
-        group = zarr.open_group(path, mode="r", use_consolidated=True)
+        group = zarr.open_group(path, mode="r")
         attrs = dict(group.attrs)
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise _not_an_archive(path, f"{type(error).__name__}: {error}") from error
-    if attrs.get("format") != FORMAT:
-        raise _not_an_archive(path, f"its format is {attrs.get('format')!r}")
     try:
-        times, status, digests = (
-            np.asarray(_array(group, name)[:]) for name in ("time", "frame_status", "frame_digest")
-        )
-        crs = dict(_array(group, "crs").attrs)
-        grid = Grid(np.asarray(_array(group, "x")[:]), np.asarray(_array(group, "y")[:]), str(crs["crs_wkt"]))
-        step = np.timedelta64(int(str(attrs["step_seconds"])), "s")
+        if attrs.get("format") == FORMAT:
+            return _open_ours(path, group, attrs)
+        if is_mlcast(attrs):
+            return _open_mlcast(path, attrs)
     except (KeyError, ValueError, OSError, RuntimeError, zarr.errors.BaseZarrError) as error:
         raise DataError(f"{path} is a damaged archive: {error}", "ingest the source files again") from error
+    raise _not_an_archive(path, f"its format is {attrs.get('format')!r}")
+
+
+def _open_ours(path: Path, group: zarr.Group, attrs: dict[str, Any]) -> RadarArchive:
+    crs = dict(_array(group, "crs").attrs)
+    grid = Grid(np.asarray(_array(group, "x")[:]), np.asarray(_array(group, "y")[:]), str(crs["crs_wkt"]))
+    frames = StoredFrames(path, group)
+    times, status = frames.series("time"), frames.series("frame_status")
     if times.size == 0:
         raise DataError(f"{path} is an archive without a single frame")
-    return RadarArchive(path, grid, step, times.astype("datetime64[s]"), status, attrs, group, digests)
+    step = np.timedelta64(int(str(attrs["step_seconds"])), "s")
+    return RadarArchive(path, grid, step, times.astype("datetime64[s]"), status, attrs, frames)
+
+
+def _open_mlcast(path: Path, attrs: dict[str, Any]) -> RadarArchive:
+    frames = MlcastFrames(path)
+    if frames.interval_minutes is not None:
+        attrs = {**attrs, "interval_minutes": frames.interval_minutes}
+    return RadarArchive(path, frames.grid, frames.step, frames.times, frames.status, attrs, frames)
 
 
 def read_manifest(path: str | Path) -> Iterator[ManifestEntry]:

@@ -120,11 +120,11 @@ def create_store(
         text = dict(series.attributes)
         if name == "time" and interval_minutes is not None:
             text["bounds"] = TIME_BOUNDS
-        _create(group, name, (0,), series.dtype, ("time",), text, fill=series.fill, chunks=(TIME_CHUNK,))
+        create_array(group, name, (0,), series.dtype, ("time",), text, fill=series.fill, chunks=(TIME_CHUNK,))
     if interval_minutes is not None:
-        _create(group, TIME_BOUNDS, (0, 2), "int64", ("time", "bnds"), chunks=(TIME_CHUNK, 2))
+        create_array(group, TIME_BOUNDS, (0, 2), "int64", ("time", "bnds"), chunks=(TIME_CHUNK, 2))
     group.create_group(MANIFEST, attributes={"content": "one JSON object a line, UTF-8"})
-    _create(group, MANIFEST_LINES, (0,), "uint8", ("byte",), chunks=(MANIFEST_CHUNK,))
+    create_array(group, MANIFEST_LINES, (0,), "uint8", ("byte",), chunks=(MANIFEST_CHUNK,))
     with warnings.catch_warnings():
         # Every reader that matters understands it, and it is what makes a commit a single step.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
@@ -144,19 +144,19 @@ def _create_fields(group: zarr.Group, grid: Grid, interval_minutes: float | None
         "coordinates": " ".join([*([] if grid.is_geographic else ["lat", "lon"]), *coordinates]),
     }
     nan = float("nan")
-    _create(group, RAIN_RATE, (0, rows, columns), "float32", axes, rain, fill=nan, chunks=chunks)
+    create_array(group, RAIN_RATE, (0, rows, columns), "float32", axes, rain, fill=nan, chunks=chunks)
     if quality:
         text = {"long_name": "quality index", "units": "1", "grid_mapping": "crs", "valid_range": [0.0, 1.0]}
-        _create(group, QUALITY, (0, rows, columns), "float32", axes, text, fill=nan, chunks=chunks)
+        create_array(group, QUALITY, (0, rows, columns), "float32", axes, text, fill=nan, chunks=chunks)
     for name, (dims, values, attributes) in space_coordinates(grid).items():
         axis = (dims,) if isinstance(dims, str) else dims
-        _create(group, name, values.shape, str(values.dtype), axis, attributes)[:] = values
-    _create(group, "crs", (), "int32", (), grid.cf_grid_mapping())
+        create_array(group, name, values.shape, str(values.dtype), axis, attributes)[:] = values
+    create_array(group, "crs", (), "int32", (), grid.cf_grid_mapping())
     share = {"long_name": "share of frames in which the pixel is valid", "units": "1", "grid_mapping": "crs"}
-    _create(group, VALID_SHARE, (rows, columns), "float32", ("y", "x"), {**share, "frames": 0}, fill=nan)
+    create_array(group, VALID_SHARE, (rows, columns), "float32", ("y", "x"), {**share, "frames": 0}, fill=nan)
 
 
-def _create(
+def create_array(
     group: zarr.Group,
     name: str,
     shape: tuple[int, ...],
@@ -167,6 +167,7 @@ def _create(
     fill: float = 0,
     chunks: tuple[int, ...] | None = None,
 ) -> zarr.Array:
+    """An empty array, its chunks named "c.0.0", compressed as all of the archive's."""
     return group.create_array(
         name,
         shape=shape,

@@ -1,0 +1,122 @@
+"""MLCast data sets: an archive goes out and comes back, and the validator accepts it but for what a sample lacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from nowcast.data.archive import open_archive
+from nowcast.data.archive_writer import write_archive
+from nowcast.data.grid import Grid
+from nowcast.data.mlcast import export_mlcast
+from nowcast.errors import DataError
+
+START = np.datetime64("2024-05-01T12:00:00", "s")
+STEP = np.timedelta64(300, "s")
+GRID = Grid.from_corner(4_000_000.0, 3_000_000.0, 1000.0, 1000.0, (6, 8), "EPSG:3035")
+ATTRIBUTES = {
+    "license": "CC-BY-4.0",
+    "mlcast_created_by": "A Name <name@example.org>",
+    "mlcast_created_with": "https://github.com/mlcast-community/mlcast-dataset-example-radar@v0.1.0",
+    "mlcast_dataset_version": "0.1.0",
+    "mlcast_dataset_identifier": "CH-example-precipitation",
+}
+
+
+def fields(number: int, shape: tuple[int, int] = (6, 8)) -> np.ndarray:
+    rain = np.random.default_rng(0).gamma(0.5, 2.0, (number, *shape)).astype(np.float32)
+    rain[:, 0, 0] = np.nan
+    return rain
+
+
+def make(path: Path, rain: np.ndarray, grid: Grid = GRID) -> Path:
+    present = np.ones(len(rain), dtype=bool)
+    present[2] = False
+    return write_archive(path, rain, first_time=START, step=STEP, grid=grid, present=present)
+
+
+def test_an_archive_goes_out_and_comes_back(tmp_path: Path) -> None:
+    rain = fields(5)
+    source = make(tmp_path / "a.zarr", rain)
+    export_mlcast(source, tmp_path / "m.zarr", attributes=ATTRIBUTES)
+    back = open_archive(tmp_path / "m.zarr")
+    assert back.present.tolist() == [True, True, False, True, True] and back.step == STEP
+    np.testing.assert_array_equal(back.rain_rate(0, 5)[back.present], rain[[0, 1, 3, 4]])
+    assert np.isnan(back.rain_rate(2, 3)).all()
+    assert back.grid.matches(GRID) and back.interval_minutes is None
+    assert back.valid_share()[0, 0] == 0 and back.series("maximum_rate")[0] == np.nanmax(rain[0])
+    assert list(back.manifest()) == []
+
+
+def test_missing_frames_are_left_out_of_time_and_listed(tmp_path: Path) -> None:
+    export_mlcast(make(tmp_path / "a.zarr", fields(5)), tmp_path / "m.zarr", attributes=ATTRIBUTES)
+    with xr.open_zarr(tmp_path / "m.zarr") as dataset:
+        assert set(dataset.data_vars) == {"rainfall_flux", "crs"}
+        assert dataset["missing_times"].values.tolist() == [(START + 2 * STEP).astype("datetime64[ns]").astype(int)]
+        assert dataset.sizes["time"] == 4
+
+
+@pytest.mark.parametrize(
+    ("standard_name", "units", "factor", "interval"),
+    [
+        ("precipitation_flux", "kg m-2 s-1", 3600.0, None),
+        ("rainfall_flux", "mm/h", 1.0, None),
+        ("precipitation_amount", "kg m-2", 12.0, 5.0),
+    ],
+)
+def test_units_and_orientation_of_others_are_understood(
+    tmp_path: Path, standard_name: str, units: str, factor: float, interval: float | None
+) -> None:
+    rain = fields(3)
+    dataset = xr.Dataset(
+        {"pr": (("time", "y", "x"), rain[:, ::-1] / np.float32(factor), {"standard_name": standard_name})},
+        coords={
+            "time": (START + np.arange(3) * STEP).astype("datetime64[ns]"),
+            "y": ("y", GRID.y[::-1] / 1000, {"units": "km"}),
+            "x": ("x", GRID.x / 1000, {"units": "km"}),
+        },
+        attrs=ATTRIBUTES,
+    )
+    dataset["pr"].attrs |= {"units": units, "grid_mapping": "crs"}
+    dataset["crs"] = ((), np.int32(0), GRID.cf_grid_mapping())
+    dataset.to_zarr(tmp_path / "m.zarr", zarr_format=2)
+    archive = open_archive(tmp_path / "m.zarr")
+    np.testing.assert_allclose(archive.rain_rate(0, 3), rain, rtol=1e-6)
+    assert archive.interval_minutes == interval and archive.grid.matches(GRID)
+
+
+def test_reflectivity_alone_must_be_converted_by_an_ingest(tmp_path: Path) -> None:
+    dataset = xr.Dataset(
+        {"dbz": (("time", "y", "x"), fields(3), {"standard_name": "equivalent_reflectivity_factor", "units": "dBZ"})},
+        attrs=ATTRIBUTES,
+    )
+    dataset.to_zarr(tmp_path / "m.zarr", zarr_format=2)
+    with pytest.raises(DataError, match="reflectivity alone") as caught:
+        open_archive(tmp_path / "m.zarr")
+    assert "--z-relation" in str(caught.value.hint)
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+def test_the_validator_accepts_it_but_for_three_years_and_an_address_on_the_net(tmp_path: Path) -> None:
+    pytest.importorskip("mlcast_dataset_validator")
+    from mlcast_dataset_validator.checks.global_attributes import mlcast_metadata
+    from mlcast_dataset_validator.specs.source_data.radar_precipitation import validate_dataset
+
+    grid = Grid.from_corner(4_000_000.0, 3_000_000.0, 1000.0, 1000.0, (256, 260), "EPSG:3035")
+    source = make(tmp_path / "a.zarr", fields(5, (256, 260)), grid)
+    export_mlcast(source, tmp_path / "m.zarr", attributes=ATTRIBUTES)
+    with pytest.MonkeyPatch.context() as patch, xr.open_zarr(tmp_path / "m.zarr") as dataset:
+        patch.setattr(mlcast_metadata.requests, "get", _no_net)
+        report, _ = validate_dataset(dataset)
+    fails = {result.requirement: result.detail for result in report.results if result.status == "FAIL"}
+    assert set(fails) == {"Minimum 3-year coverage"}, fails
+
+
+def _no_net(*arguments: object, **keywords: object) -> None:
+    import requests
+
+    raise requests.ConnectionError("no network in a test")

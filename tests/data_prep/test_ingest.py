@@ -1,0 +1,332 @@
+"""Ingest: every usable frame once, in its slot; every file accounted for; the same call again changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep import decode
+from data_prep.ingest import IngestOptions, IngestReport, ingest
+from data_prep.quality import QualityOptions
+from data_prep.sources import list_sources
+from nowcast.data.archive import open_archive, read_manifest
+from nowcast.data.archive_writer import ArchiveWriter
+from nowcast.data.grid import Grid
+from nowcast.errors import ConfigError, DataError, MissingPackageError
+from tests.data_prep.radar_files import GRID, STEP, at, field, write_frames, write_series
+
+
+def run(source: Path, target: Path, **options: object) -> IngestReport:
+    return ingest([source], target, options=IngestOptions(**options))  # type: ignore[arg-type]
+
+
+def reasons(report: IngestReport) -> dict[str, str]:
+    return {Path(file).name: reason for file, reason in report.skipped}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_become_frames_at_their_times(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1, 2, 5])
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    archive = open_archive(tmp_path / "a.zarr")
+    assert archive.step == STEP and archive.times[0] == at(0)
+    assert archive.present.tolist() == [True, True, True, False, False, True]
+    for number in (0, 1, 2, 5):
+        np.testing.assert_array_equal(archive.frame(at(number)), field(number))
+    assert (report.stored, report.files["stored"], report.is_partial) == (4, 4, False)
+    assert report.cadence == "5 min (2 times), 15 min (once)"
+    assert archive.grid.matches(GRID)
+
+
+def test_frames_are_sorted_by_content_and_not_by_name(tmp_path: Path) -> None:
+    for name, number in (("a", 3), ("b", 0), ("c", 2), ("d", 1)):
+        write_frames(tmp_path / "in" / f"{name}.nc", [at(number)], [field(number)])
+    run(tmp_path / "in", tmp_path / "a.zarr")
+    archive = open_archive(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(archive.rain_rate(0, 4), np.stack([field(n) for n in range(4)]))
+
+
+def test_the_same_call_again_changes_not_a_byte(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    (tmp_path / "in" / "empty.nc").touch()
+    assert run(tmp_path / "in", tmp_path / "a.zarr").is_partial
+    before = snapshot(tmp_path / "a.zarr")
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert snapshot(tmp_path / "a.zarr") == before
+    assert report.files == {"known": 2, "skipped": 1} and report.stored == 0 and report.is_partial
+
+
+def test_a_file_that_was_only_touched_is_known_by_its_contents(tmp_path: Path) -> None:
+    (path,) = write_series(tmp_path / "in", [0])
+    run(path, tmp_path / "a.zarr", step=STEP)
+    os.utime(path, (1, 1))
+    assert run(path, tmp_path / "a.zarr").files == {"known": 1}
+
+
+def test_new_files_are_appended_and_late_ones_fill_their_slot(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [3, 4, 6])
+    run(tmp_path / "in", tmp_path / "a.zarr")
+    reader = open_archive(tmp_path / "a.zarr")
+    write_series(tmp_path / "in", [0, 5, 8])
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert report.stored == 3 and report.files["known"] == 3
+    archive = open_archive(tmp_path / "a.zarr")
+    assert archive.times[0] == at(0)
+    assert np.flatnonzero(archive.present).tolist() == [0, 3, 4, 5, 6, 8]
+    np.testing.assert_array_equal(archive.frame(at(5)), field(5))
+    np.testing.assert_array_equal(reader.frame(at(3)), field(3))
+
+
+def test_several_frames_in_one_file(tmp_path: Path) -> None:
+    write_frames(tmp_path / "day.nc", [at(n) for n in range(5)], [field(n) for n in range(5)])
+    report = run(tmp_path / "day.nc", tmp_path / "a.zarr")
+    assert report.stored == 5 and report.files["stored"] == 1
+    assert len(next(read_manifest(tmp_path / "a.zarr")).times) == 5
+
+
+def test_a_file_of_very_many_frames_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MAX_FRAMES", 3)
+    write_frames(tmp_path / "month.nc", [at(n) for n in range(9)], [field(n) for n in range(9)])
+    report = run(tmp_path / "month.nc", tmp_path / "a.zarr")
+    assert report.stored == 9
+    np.testing.assert_array_equal(open_archive(tmp_path / "a.zarr").frame(at(8)), field(8))
+
+
+def test_an_identical_duplicate_is_skipped_and_counted(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    shutil.copy(tmp_path / "in" / "frame_1.nc", tmp_path / "in" / "frame_1_again.nc")
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert (report.stored, report.duplicates, report.is_partial) == (2, 1, False)
+    assert report.files == {"stored": 2, "duplicate": 1}
+
+
+def test_a_different_duplicate_is_refused_and_names_both_files(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    write_frames(tmp_path / "in" / "other.nc", [at(1)], [field(7)])
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert report.refused == 1 and "frame_1.nc" in reasons(report)["other.nc"]
+    assert "other contents" in reasons(report)["other.nc"]
+    np.testing.assert_array_equal(open_archive(tmp_path / "a.zarr").frame(at(1)), field(1))
+
+
+def test_duplicates_last_puts_the_later_file_in_place(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    write_frames(tmp_path / "in" / "other.nc", [at(1)], [field(7)])
+    report = run(tmp_path / "in", tmp_path / "a.zarr", duplicates="last")
+    assert (report.replaced, report.is_partial) == (1, False)
+    np.testing.assert_array_equal(open_archive(tmp_path / "a.zarr").frame(at(1)), field(7))
+
+
+def test_a_grid_that_changes_is_refused_and_names_both_files(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    moved = Grid.from_corner(3_000_500.0, 3_000_000.0, 1000.0, 1000.0, (10, 12), "EPSG:3035")
+    write_frames(tmp_path / "in" / "moved.nc", [at(2)], [field(2)], grid=moved)
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert report.stored == 2 and "its grid is" in reasons(report)["moved.nc"]
+    assert "frame_0.nc" in reasons(report)["moved.nc"]
+
+
+def test_a_grid_that_is_off_by_metres_is_the_same(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    near = Grid.from_corner(3_000_040.0, 3_000_000.0, 1000.0, 1000.0, (10, 12), "EPSG:3035")
+    write_frames(tmp_path / "in" / "near.nc", [at(2)], [field(2)], grid=near)
+    assert run(tmp_path / "in", tmp_path / "a.zarr").stored == 3
+
+
+def test_an_odd_first_file_does_not_decide_for_the_others(tmp_path: Path) -> None:
+    other = Grid.from_corner(0.0, 0.0, 2000.0, 2000.0, (5, 6), "EPSG:3035")
+    write_frames(tmp_path / "in" / "a_first.nc", [at(0)], [field(0, (5, 6))], grid=other)
+    write_series(tmp_path / "in", [0, 1, 2])
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert report.stored == 3 and list(reasons(report)) == ["a_first.nc"]
+    assert open_archive(tmp_path / "a.zarr").grid.shape == (10, 12)
+
+
+def test_damaged_empty_and_foreign_files_are_listed_with_the_reason(tmp_path: Path) -> None:
+    paths = write_series(tmp_path / "in", [0, 1, 2, 3])
+    (tmp_path / "in" / "empty.nc").touch()
+    (tmp_path / "in" / "notes.txt").write_text("these are the May files")
+    paths[1].write_bytes(paths[1].read_bytes()[:3000])
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert set(reasons(report)) == {"empty.nc", "notes.txt", "frame_1.nc"}
+    assert "empty" in reasons(report)["empty.nc"]
+    archive = open_archive(tmp_path / "a.zarr")
+    assert archive.present.tolist() == [True, False, True, True]
+    entries = {Path(entry.file).name: entry for entry in archive.manifest()}
+    assert entries["frame_1.nc"].status == "skipped" and entries["frame_1.nc"].reason
+    assert entries["frame_0.nc"].times == (str(at(0)),) and len(entries["frame_0.nc"].sha256) == 64
+
+
+def test_a_mended_file_comes_in_with_the_next_run(tmp_path: Path) -> None:
+    paths = write_series(tmp_path / "in", [0, 1, 2, 3])
+    whole = paths[1].read_bytes()
+    paths[1].write_bytes(whole[:3000])
+    run(tmp_path / "in", tmp_path / "a.zarr")
+    paths[1].write_bytes(whole)
+    assert run(tmp_path / "in", tmp_path / "a.zarr").stored == 1
+    np.testing.assert_array_equal(open_archive(tmp_path / "a.zarr").frame(at(1)), field(1))
+
+
+def test_nothing_usable_is_an_error_with_the_reasons_and_leaves_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing to see")
+    with pytest.raises(DataError, match="not one of 1 files can be used"):
+        run(tmp_path / "notes.txt", tmp_path / "a.zarr")
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_missing_extra_is_named_when_nothing_else_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = write_series(tmp_path, [0])
+
+    def without_package(*arguments: object, **keywords: object) -> None:
+        raise MissingPackageError("eccodes", "grib", "reading GRIB")
+
+    monkeypatch.setattr(decode, "read_frames", without_package)
+    with pytest.raises(MissingPackageError, match="nowcast-pipeline\\[grib\\]"):
+        run(path, tmp_path / "a.zarr")
+
+
+def test_the_step_is_found_or_refused(tmp_path: Path) -> None:
+    minutes = [0, 10, 20, 30, 35, 40, 45]
+    for minute in minutes:
+        time = at(0) + np.timedelta64(minute * 60, "s")
+        write_frames(tmp_path / "in" / f"{minute:02d}.nc", [time], [field(minute)])
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert open_archive(tmp_path / "a.zarr").step == STEP and report.stored == 7
+    assert report.cadence == "10 min (3 times), 5 min (3 times)"
+
+
+def test_frames_off_the_axis_are_refused_unless_a_tolerance_is_given(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1, 2, 3])
+    write_frames(tmp_path / "in" / "late.nc", [at(4) + np.timedelta64(40, "s")], [field(4)])
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert "does not fall on the archive's axis" in reasons(report)["late.nc"]
+    report = run(tmp_path / "in", tmp_path / "a.zarr", time_tolerance=np.timedelta64(60, "s"))
+    assert report.stored == 1
+    np.testing.assert_array_equal(open_archive(tmp_path / "a.zarr").frame(at(4)), field(4))
+
+
+def test_times_without_any_step_ask_for_one(tmp_path: Path) -> None:
+    for number, second in enumerate((0, 290, 613, 901, 1234)):
+        time = at(0) + np.timedelta64(second, "s")
+        write_frames(tmp_path / "in" / f"{number}.nc", [time], [field(number)])
+    with pytest.raises(DataError, match="no regular step"):
+        run(tmp_path / "in", tmp_path / "a.zarr")
+    report = run(tmp_path / "in", tmp_path / "a.zarr", step=STEP, time_tolerance=np.timedelta64(60, "s"))
+    assert report.stored == 5
+
+
+def test_another_step_than_the_archives_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    run(tmp_path / "in", tmp_path / "a.zarr")
+    with pytest.raises(ConfigError, match="has a step of 5 min, 10 min is asked for"):
+        run(tmp_path / "in", tmp_path / "a.zarr", step=2 * STEP)
+
+
+def test_a_second_ingest_into_one_archive_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    run(tmp_path / "in", tmp_path / "a.zarr")
+    with ArchiveWriter.append(tmp_path / "a.zarr"), pytest.raises(DataError, match="written by another process"):
+        run(tmp_path / "in", tmp_path / "a.zarr")
+
+
+def test_an_interrupt_keeps_what_was_done_and_the_next_run_ends_it(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", list(range(8)))
+
+    def interrupt(done: int, total: int, report: IngestReport) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest([tmp_path / "in"], tmp_path / "a.zarr", on_progress=interrupt)
+    assert open_archive(tmp_path / "a.zarr").present.sum() == 5
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert report.files["known"] == 5 and report.stored == 3
+    run(tmp_path / "in", tmp_path / "whole.zarr")
+    assert open_archive(tmp_path / "a.zarr").fingerprint == open_archive(tmp_path / "whole.zarr").fingerprint
+
+
+def test_a_file_that_vanishes_or_grows_meanwhile_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write_series(tmp_path / "in", [0, 1, 2, 3])
+    reading = decode.read_frames
+
+    def meddle(path: str, **keywords: object) -> object:
+        frames = list(reading(path, **keywords))  # type: ignore[arg-type]
+        if path == str(paths[1]):
+            with paths[1].open("ab") as file:
+                file.write(b"more")
+        paths[3].unlink(missing_ok=True)
+        return iter(frames)
+
+    monkeypatch.setattr(decode, "read_frames", meddle)
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert "changed while it was read" in reasons(report)["frame_1.nc"]
+    assert "vanished" in reasons(report)["frame_3.nc"]
+    assert report.stored == 2
+
+
+def test_overwrite_makes_the_archive_anew_and_keeps_the_old_one_when_nothing_is_usable(tmp_path: Path) -> None:
+    write_series(tmp_path / "old", [0, 1])
+    write_series(tmp_path / "new", [5, 6, 7])
+    (tmp_path / "notes.txt").write_text("no radar")
+    run(tmp_path / "old", tmp_path / "a.zarr")
+    with pytest.raises(DataError):
+        ingest([tmp_path / "notes.txt"], tmp_path / "a.zarr", overwrite=True)
+    assert open_archive(tmp_path / "a.zarr").times[0] == at(0)
+    ingest([tmp_path / "new"], tmp_path / "a.zarr", overwrite=True)
+    assert open_archive(tmp_path / "a.zarr").times[0] == at(5)
+
+
+def test_quality_steps_are_recorded_counted_and_must_stay_the_same(tmp_path: Path) -> None:
+    rain = field(0)
+    rain[3, 3], rain[4, 4], rain[5, 5] = 900.0, 0.05, 301.0
+    write_frames(tmp_path / "in" / "0.nc", [at(0)], [rain])
+    write_frames(tmp_path / "in" / "1.nc", [at(1)], [np.minimum(field(1), 200)])
+    options = QualityOptions(rain_threshold_mm_h=0.1)
+    report = run(tmp_path / "in", tmp_path / "a.zarr", quality=options)
+    archive = open_archive(tmp_path / "a.zarr")
+    assert archive.attrs["rate_cap_mmh"] == 300.0 and archive.attrs["rain_threshold_mmh"] == 0.1
+    assert archive.attrs["speckle_neighbours"] == "off"
+    assert archive.series("n_capped").tolist() == [2, 0] and archive.attrs["n_capped"] == 2
+    assert report.changed["capped"] == 2 and report.changed["below_threshold"] > 0
+    write_series(tmp_path / "in", [2])
+    with pytest.raises(ConfigError, match="was made with rain_threshold_mmh = 0.1, now it would be off"):
+        run(tmp_path / "in", tmp_path / "a.zarr", quality=QualityOptions())
+    assert run(tmp_path / "in", tmp_path / "a.zarr").stored == 1
+    assert (open_archive(tmp_path / "a.zarr").frame(at(2)) != 0.05).all()
+    assert open_archive(tmp_path / "a.zarr").series("n_below_threshold")[2] > 0
+
+
+def test_sources_are_files_folders_and_patterns_each_file_once(tmp_path: Path) -> None:
+    for name in ("frame_10.nc", "frame_9.nc", "sub/x.nc", ".hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "store.zarr").mkdir()
+    (tmp_path / "store.zarr" / "zarr.json").write_text("{}")
+    found = list_sources([tmp_path, tmp_path / "frame_9.nc", str(tmp_path / "*.nc")])
+    assert [path.name for path in found] == ["frame_9.nc", "frame_10.nc", "store.zarr", "x.nc"]
+    assert tmp_path / "store.zarr" not in list_sources([tmp_path], without=tmp_path / "store.zarr")
+    with pytest.raises(ConfigError, match="there is no file"):
+        list_sources([tmp_path / "none"])
+    with pytest.raises(ConfigError, match="nothing matches"):
+        list_sources([str(tmp_path / "*.h5")])
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_archive_of_one(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", list(range(6)))
+    (tmp_path / "in" / "bad.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    run(tmp_path / "in", tmp_path / "one.zarr")
+    report = ingest([tmp_path / "in"], tmp_path / "two.zarr", workers=2)
+    assert report.stored == 6 and list(reasons(report)) == ["bad.nc"]
+    one, two = open_archive(tmp_path / "one.zarr"), open_archive(tmp_path / "two.zarr")
+    assert one.fingerprint == two.fingerprint
+    assert [entry.file for entry in one.manifest()] == [entry.file for entry in two.manifest()]
