@@ -1,0 +1,99 @@
+"""`nowcast ingest` and `nowcast inspect`: exit codes, one sentence for what is wrong, JSON, a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.ingest import command as ingest_command
+from cli.inspect import command as inspect_command
+from nowcast.data.archive import open_archive
+from nowcast.errors import ConfigError, DataError
+from tests.data_prep.radar_files import at, field, write_frames, write_series
+
+
+def ingest(*arguments: object) -> Result:
+    return CliRunner().invoke(ingest_command, [*map(str, arguments), "--workers", "1"])
+
+
+def inspect(*arguments: object) -> Result:
+    return CliRunner().invoke(inspect_command, [str(argument) for argument in arguments])
+
+
+def test_exit_codes_tell_whole_from_partial_from_nothing(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1, 3])
+    whole = ingest(tmp_path / "in", "-o", tmp_path / "a.zarr")
+    assert whole.exit_code == 0 and "3 of 4 frames" in whole.stdout
+    (tmp_path / "in" / "broken.nc").touch()
+    partial = ingest(tmp_path / "in", "-o", tmp_path / "a.zarr")
+    assert partial.exit_code == 5 and "1 files" in partial.stdout
+    nothing = ingest(tmp_path / "in" / "broken.nc", "-o", tmp_path / "b.zarr")
+    assert isinstance(nothing.exception, DataError)
+
+
+def test_append_wants_an_archive_and_overwrite_excludes_it(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    result = ingest(tmp_path / "in", "-o", tmp_path / "a.zarr", "--append")
+    assert isinstance(result.exception, ConfigError) and "no archive" in str(result.exception)
+    result = ingest(tmp_path / "in", "-o", tmp_path / "a.zarr", "--append", "--overwrite")
+    assert isinstance(result.exception, ConfigError)
+
+
+def test_options_reach_readers_and_quality_steps(tmp_path: Path) -> None:
+    rain = field(0) * 0 + 2.0
+    rain[5, 5], rain[6, 6] = 500.0, 0.01
+    write_frames(tmp_path / "0.nc", [at(0), at(1)], [rain, rain])
+    result = ingest(
+        tmp_path / "0.nc", "-o", tmp_path / "a.zarr", "--crop-pixels", "2,8,3,9", "--rain-threshold", "0.1",
+        "--rate-cap", "100", "--attribute", "license=CC-BY-4.0", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.exception
+    report = json.loads(result.stdout)
+    assert report["stored"] == 2 and report["changed"] == {"capped": 2, "below_threshold": 2}
+    archive = open_archive(tmp_path / "a.zarr")
+    assert archive.grid.shape == (6, 6) and archive.attrs["license"] == "CC-BY-4.0"
+    assert archive.series("maximum_rate").max() == 100.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--crop", "1,2,3"], "expected 4 numbers"),
+        (["--crop", "1,2,3,4", "--crop-pixels", "0,1,0,1"], "give one of them"),
+        (["--rate-cap", "much"], "expected a number or 'off'"),
+        (["--attribute", "license"], "expected KEY=VALUE"),
+        (["--format", "gif89"], "there is no reader"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+    write_series(tmp_path / "in", [0])
+    result = ingest(tmp_path / "in", "-o", tmp_path / "a.zarr", *arguments)
+    assert isinstance(result.exception, ConfigError) and message in str(result.exception)
+
+
+def test_inspect_says_what_the_archive_holds(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1, 2, 5])
+    (tmp_path / "in" / "broken.nc").touch()
+    ingest(tmp_path / "in", "-o", tmp_path / "a.zarr")
+    result = inspect(tmp_path / "a.zarr", "--json", "--window", "3", "--files", "--picture", tmp_path / "a.png")
+    assert result.exit_code == 0, result.exception
+    said = json.loads(result.stdout)
+    assert said["frames"] == {"missing": 2, "present": 4, "partial": 0, "bad": 0}
+    assert said["gaps"]["number"] == 1 and said["gaps"]["longest"][0]["frames"] == 2
+    assert (said["runs"], said["longest_run"], said["windows"]) == (2, 3, 1)
+    assert said["grid"]["shape"] == [10, 12] and said["step_minutes"] == 5
+    assert said["files"]["by_status"] == {"stored": 4, "skipped": 1}
+    assert "empty" in said["files"]["by_reason"][0]["example"] and len(said["files"]["entries"]) == 5
+    assert said["rain"]["maximum_mm_h"] == pytest.approx(max(float(field(n)[1:].max()) for n in (0, 1, 2, 5)))
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    text = inspect(tmp_path / "a.zarr").stdout
+    assert "2024-05-01: 4 of 6 frames" in text and "0.8 % never valid" in text
+
+
+def test_inspect_names_what_is_not_there(tmp_path: Path) -> None:
+    assert isinstance(inspect(tmp_path / "none").exception, DataError)
+    (tmp_path / "empty").mkdir()
+    assert "not a rain archive" in str(inspect(tmp_path / "empty").exception)
