@@ -88,6 +88,7 @@ class ModelConfig(Section):
     patch: int | None = Field(None, ge=1, description="space-to-depth patch size")
     peephole: Literal["none", "channel", "spatial"] | None = Field(None, description="peephole weights")
     decoder_order: Literal["same", "mirrored"] | None = Field(None, description="order of the forecaster's layers")
+    base: bool = Field(False, description="add the net to a logistic regression on the blurred last frame")
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the net's constructor")
 
 

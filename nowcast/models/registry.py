@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 from nowcast.config import Config
+from nowcast.data.normalize import Normalizer
 from nowcast.errors import ConfigError
+from nowcast.models.base import WithBase
 from nowcast.models.blocks import WithOutputBias
 from nowcast.models.heads import output_channels
 
@@ -75,9 +78,20 @@ def build_forecaster(config: Config, in_channels: int) -> nn.Module:
         )
     try:
         net = builder(config, in_channels)
+        if config.model.base:
+            net = WithBase(net, _borders(config), config.data.output_frames)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model {name} cannot be built: {error}") from error
     return net if hasattr(net, "forward_logits") else WithOutputBias(net, output_channels(config.model))
+
+
+def _borders(config: Config) -> list[float]:
+    """The thresholds of an exceedance head as normalised values; none for a mean head."""
+    if config.model.head != "exceedance":
+        return []
+    scale = config.normalizer
+    normalizer = Normalizer(scale.kind, scale.minimum_mm_h, scale.maximum_mm_h)
+    return [float(value) for value in normalizer.transform(np.array(config.model.thresholds_mm_h))]
 
 
 def _from_entry_point(name: str) -> Builder | None:
