@@ -1,0 +1,166 @@
+"""Measured coverage of the 95 % intervals: `python tests/benchmarks/coverage.py [--write]`.
+
+Simulates series of autocorrelated cases with two correlated models, whose true CSI and difference of CSI are known from
+a simulation of 200,000 blocks, and counts how often each interval holds the truth. `--write` puts the table into
+tests/benchmarks/results/coverage.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from scipy.signal import lfilter
+
+from nowcast.verification.bootstrap import MIN_BLOCKS, Method, block_bootstrap
+from nowcast.verification.scores import csi
+
+METHODS: tuple[Method, ...] = ("percentile", "bca", "studentised")
+BLOCKS = (10, 15, 20, 30, 50, 80)
+REPLICATES = 1999
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Shares of intervals with the truth, mean width for the difference, and how alike neighbouring blocks are."""
+
+    score: float
+    difference: float
+    width: float
+    autocorrelation: float
+
+
+@dataclass(frozen=True)
+class World:
+    """How simulated rain comes in blocks: logarithms of the events and logits of the skill vary by block and case.
+
+    Attributes:
+        autocorrelation: From case to case.
+        storms: Blocks are storms of 5 to 72 cases, independent of each other; else days of `hours` cases, cut from one
+            unbroken series, so that neighbouring days are alike.
+        spread_of_storms: Standard deviation of the logarithm of the events of a storm.
+        hours: Hourly cases in a block of days.
+    """
+
+    name: str
+    autocorrelation: float
+    storms: bool = False
+    spread_of_storms: float = 0.0
+    hours: int = 24
+
+
+WORLDS = (
+    World("storms", 0.9, storms=True, spread_of_storms=0.8),
+    World("storms, a few rule all", 0.9, storms=True, spread_of_storms=1.3),
+    World("days, weather lasts 4 h", 0.8),
+    World("days, weather lasts 20 h (blocks too short)", 0.95),
+    World("blocks of 5 days, weather lasts 20 h", 0.95, hours=120),
+)
+
+
+def simulated_totals(world: World, datasets: int, blocks: int, rng: np.random.Generator) -> np.ndarray:
+    """Hits, false alarms, misses, correct negatives of two models by block: (model, block, 1, dataset, 4) int64."""
+    cases = 72 if world.storms else world.hours
+    shape = (datasets, blocks, cases)
+
+    def series(by_case: float, by_storm: float) -> np.ndarray:
+        """Standard deviations -> a first-order autoregression, restarted at each storm."""
+        flat = rng.normal(size=shape if world.storms else (datasets, blocks * cases))
+        flat[..., 1:] *= np.sqrt(1 - world.autocorrelation**2)
+        smooth = lfilter([1.0], [1.0, -world.autocorrelation], flat, axis=-1).reshape(shape)
+        return by_case * smooth + (by_storm * rng.normal(size=(datasets, blocks, 1)) if world.storms else 0.0)
+
+    rain = series(0.7 if world.storms else 1.2, world.spread_of_storms)
+    observed = np.rint(200 * np.exp(rain))
+    if world.storms:
+        length = np.minimum(4 + rng.geometric(1 / 12, size=(datasets, blocks, 1)), cases)
+        observed *= np.arange(cases) < length
+    weather = series(0.4, 0.4)
+    out = np.zeros((2, blocks, 1, datasets, 4), dtype=np.int64)
+    for model, (skill, false_share) in enumerate(((0.3, 0.8), (0.1, 0.8))):
+        odds = np.exp(skill + weather + series(0.2, 0.15))
+        hits = np.rint(observed * odds / (1 + odds))
+        false_alarms = np.rint(observed * false_share / odds)
+        for place, counts in enumerate((hits, false_alarms, observed - hits)):
+            out[model, :, 0, :, place] = counts.sum(axis=-1).T
+    return out
+
+
+@lru_cache
+def truth(world: World) -> np.ndarray:
+    """CSI of the two models and their difference over some 200,000 blocks."""
+    rng = np.random.default_rng(10_000)
+    pieces = 40 if world.hours <= 24 else 160
+    total = sum(simulated_totals(world, 1000 // pieces * 8, 25, rng).sum(axis=(1, 2, 3)) for _ in range(pieces))
+    score = total[:, 0] / total[:, :3].sum(axis=-1)
+    return np.array([*score, score[0] - score[1]])
+
+
+def coverage(world: World, blocks: int, *, datasets: int, method: Method = "studentised", seed: int = 1) -> Coverage:
+    """Coverage of the 95 % intervals of CSI and of its difference between the two models.
+
+    The data sets stand on the axis of thresholds: each is independent, and 250 are scored with the same resamples.
+    """
+    true = truth(world)
+    rng = np.random.default_rng(seed)
+    parts = [simulated_totals(world, min(50, datasets - d), blocks, rng) for d in range(0, datasets, 50)]
+    totals = np.concatenate(parts, axis=3)
+    sums = np.zeros(4)
+    for start in range(0, datasets, 250):
+        part = totals[:, :, :, start : start + 250]
+        found = block_bootstrap(part, np.arange(blocks), csi, method=method, replicates=REPLICATES, seed=seed + start)
+        one, both = found.scores, found.differences
+        sums += (
+            np.sum([(one.low[m] <= true[m]) & (true[m] <= one.high[m]) for m in (0, 1)]) / 2,
+            np.sum((both.low <= true[2]) & (true[2] <= both.high)),
+            np.sum(both.high - both.low),
+            np.sum(found.block_autocorrelation),
+        )
+    return Coverage(*(sums / datasets))
+
+
+def table(datasets: int) -> str:
+    """The page of results, in Markdown; the rows are printed as they come."""
+    error = np.sqrt(0.95 * 0.05 / datasets)
+    lines = [
+        "# Coverage of 95 % intervals",
+        "",
+        f"Made by `python tests/benchmarks/coverage.py --write`: {datasets} simulated data sets a row, {REPLICATES}",
+        "resamples, seed 1. Cells: share of intervals with the true CSI / with the true difference of two models' CSI",
+        f"(mean width of the latter); standard error near .95: {error:.3f}. r1 is the mean lag-1 autocorrelation of",
+        "the blocks, which few blocks pull down by about 1/n.",
+        "",
+        f"Ranking is refused below {MIN_BLOCKS} blocks (`nowcast.verification.bootstrap.MIN_BLOCKS`): from there on",
+        "the studentised interval holds the truth in 93 to 97 % of the sets, if the blocks are longer than the weather",
+        "lasts. Where they are shorter, no resampling of them helps: r1 shows it, and longer blocks mend it (last two",
+        "worlds).",
+        "",
+        "| world | blocks | r1 | percentile | BCa | studentised (default) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for world in WORLDS:
+        for blocks in BLOCKS:
+            found = [coverage(world, blocks, datasets=datasets, method=method) for method in METHODS]
+            cells = [f"{c.score:.3f} / {c.difference:.3f} ({c.width:.3f})" for c in found]
+            lines.append(f"| {world.name} | {blocks} | {found[0].autocorrelation:+.2f} | " + " | ".join(cells) + " |")
+            print(lines[-1], flush=True)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--datasets", type=int, default=2000)
+    parser.add_argument("--write", action="store_true", help="write tests/benchmarks/results/coverage.md")
+    options = parser.parse_args()
+    text = table(options.datasets)
+    if options.write:
+        target = Path(__file__).parent / "results" / "coverage.md"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
