@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "Forecast from an archive with a model, persistence or extrapolation.",
     "evaluate": "Score forecasts against an archive, all under one mask.",
     "report": "Scores as Markdown and one offline HTML page.",
+    "view": "One offline page that plays a forecast over its lead times.",
     "plot": "Pictures: a frame, a sequence, an animation, skill against lead time.",
     "mnist": "Moving MNIST sanity runs: train, evaluate, sample.",
     "config": "Show, start, check a configuration, or print its schema.",
