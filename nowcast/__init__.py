@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from nowcast.training.dataset import SequenceDataset as SequenceDataset
     from nowcast.training.fit import fit as fit
     from nowcast.verification.counts import ContingencyCounts as ContingencyCounts
+    from nowcast.verification.counts import count_events as count_events
+    from nowcast.verification.scores import csi as csi
 
 _HOMES = {
     "ContingencyCounts": "nowcast.verification.counts",
@@ -35,6 +37,8 @@ _HOMES = {
     "SequenceDataset": "nowcast.training.dataset",
     "SkillReport": "nowcast.report.report",
     "ZRelation": "nowcast.data.units",
+    "count_events": "nowcast.verification.counts",
+    "csi": "nowcast.verification.scores",
     "fit": "nowcast.training.fit",
     "forecast_at": "nowcast.prediction.predict",
     "load_forecast": "nowcast.data.forecast",
