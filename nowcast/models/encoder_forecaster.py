@@ -36,6 +36,8 @@ class EncoderForecaster(ForecastNet):
         decoder_order: `same`: forecaster layer k continues encoder layer k. `mirrored`: the first forecaster layer
             continues the last encoder layer, and so on. The paper's counts fit both.
         out_channels: 1 for a field; more for nested exceedance logits (see OutputLayer).
+        output_layers: Which forecaster layers the head sees: `all`, as the paper's ConvLSTM, or the `last`, as its
+            FC-LSTM (which is this net with a patch as large as the image and 1x1 kernels).
         cell: convrnn, convlstm, convgru or trajgru.
         grid: (H, W), for spatial peepholes alone.
         options: Further arguments of the recurrent layers: norm, forget_bias, dropout, recompute, ...
@@ -52,6 +54,7 @@ class EncoderForecaster(ForecastNet):
         peephole: str | None = None,
         decoder_order: str = "same",
         out_channels: int = 1,
+        output_layers: str = "all",
         cell: str = "convlstm",
         grid: Sequence[int] | None = None,
         **options: Any,
@@ -62,6 +65,8 @@ class EncoderForecaster(ForecastNet):
             raise ValueError("hidden_channels must name at least one layer")
         if decoder_order not in ("same", "mirrored"):
             raise ValueError(f"decoder_order must be same or mirrored, got '{decoder_order}'")
+        if output_layers not in ("all", "last"):
+            raise ValueError(f"output_layers must be all or last, got '{output_layers}'")
         self.mirrored = decoder_order == "mirrored"
         self.patch = patch
         if cell == "convlstm":
@@ -81,10 +86,11 @@ class EncoderForecaster(ForecastNet):
 
         self.encoder = layers(in_channels * patch**2, slice(None))
         self.forecaster = layers(0, order)
-        self.output = OutputLayer(sum(hidden), out_channels, patch=patch)
+        self.first_output = 0 if output_layers == "all" else len(hidden) - 1
+        self.output = OutputLayer(sum(hidden[order][self.first_output :]), out_channels, patch=patch)
 
     def compute_logits(self, frames: Tensor, num_frames: int) -> Tensor:
         _, state = self.encoder(space_to_depth(frames, self.patch))
         outputs, _ = self.forecaster(None, state[::-1] if self.mirrored else state, num_steps=num_frames)
-        logits: Tensor = self.output(torch.cat(outputs, dim=2))
+        logits: Tensor = self.output(torch.cat(outputs[self.first_output :], dim=2))
         return logits

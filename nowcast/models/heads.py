@@ -107,15 +107,22 @@ class Exceedance:
         Between two thresholds the rate rises with the chance of the next one (geometrically; from zero, linearly).
         So the field rises with every chance and falls with every level.
         """
-        chance = torch.sigmoid(logits.double()).cpu().numpy()
-        levels = self._levels(chance.shape[-4])
-        forecast = np.logical_and.accumulate(chance >= levels, axis=-3)
-        number = forecast.sum(axis=-3)  # thresholds reached
+        levels = self._levels(logits.shape[-4])
+        # One lead time after the other: all at once would take gigabytes on a continent.
+        fields = [
+            self._field(torch.sigmoid(logits[..., lead, :, :, :].double()).cpu().numpy(), level)
+            for lead, level in enumerate(levels)
+        ]
+        return np.stack(fields, axis=-3)
+
+    def _field(self, chance: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """Rain rates (..., H, W) of chances (..., K, H, W) and decision levels (K, 1, 1)."""
+        number = np.logical_and.accumulate(chance >= level, axis=-3).sum(axis=-3)  # thresholds reached
         lower = np.array([0.0, *(_at_or_above(t) for t in self.thresholds_mm_h)], dtype=np.float32)
         upper = np.append(np.nextafter(lower[1:], np.float32(0)), np.float32(self.normalizer.largest_mm_h))
-        share = np.concatenate([chance / levels, (chance[..., -1:, :, :] - levels[..., -1:, :, :])], axis=-3)
-        share[..., -1, :, :] /= 1 - levels[..., -1, :, :]
-        along = np.clip(np.take_along_axis(share, number[..., None, :, :], axis=-3).squeeze(-3), 0.0, 1.0)
+        # How far the rate is on the way to the next threshold, or beyond the last to the largest rate.
+        way = np.concatenate([chance / level, (chance[..., -1:, :, :] - level[-1:]) / (1 - level[-1:])], axis=-3)
+        along = np.clip(np.take_along_axis(way, number[..., None, :, :], axis=-3).squeeze(-3), 0.0, 1.0)
         low, high = lower[number].astype(np.float64), upper[number].astype(np.float64)
         rate = np.where(number == 0, high * along, np.where(low > 0, low, 1.0) ** (1 - along) * high**along)
         return np.clip(rate.astype(np.float32), lower[number], upper[number])

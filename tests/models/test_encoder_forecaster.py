@@ -35,6 +35,18 @@ def test_parameter_counts_of_table_1_of_the_paper(hidden, kernel, recurrent, cou
     assert parameters(net) == count
 
 
+def test_parameter_count_of_the_fully_connected_lstm_of_the_paper():
+    with torch.device("meta"):
+        net = EncoderForecaster(1, (2048, 2048), kernel_size=1, patch=64, output_layers="last")
+    assert parameters(net) == 142_667_776
+
+
+def test_the_head_can_see_the_last_layer_alone():
+    net = tiny(output_layers="last", decoder_order="mirrored")
+    assert net.output.convolution.in_channels == 6
+    assert net(torch.rand(1, 2, 1, 8, 8, dtype=torch.float64), 2).shape == (1, 2, 1, 8, 8)
+
+
 def test_one_forecast_step_by_step_equals_the_net():
     net = tiny(decoder_order="mirrored")
     frames = torch.rand(2, 4, 1, 8, 8, dtype=torch.float64)
@@ -110,6 +122,7 @@ def test_spatial_peepholes_know_the_grid_in_frames():
     ("options", "message"),
     [
         ({"decoder_order": "reversed"}, "same or mirrored"),
+        ({"output_layers": "first"}, "all or last"),
         ({"cell": "lstm"}, "convlstm"),
         ({"cell": "convgru", "peephole": "channel"}, "peephole belongs to cell convlstm"),
         ({"kernel_size": [3, 3, 3]}, "kernel_size has 3 values for 2 layers"),
