@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -330,3 +332,50 @@ def test_two_processes_give_the_archive_of_one(tmp_path: Path) -> None:
     one, two = open_archive(tmp_path / "one.zarr"), open_archive(tmp_path / "two.zarr")
     assert one.fingerprint == two.fingerprint
     assert [entry.file for entry in one.manifest()] == [entry.file for entry in two.manifest()]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_dask_cluster_gives_the_archive_of_one_process(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    write_series(tmp_path / "in", list(range(6)))
+    (tmp_path / "in" / "broken.nc").touch()
+    run(tmp_path / "in", tmp_path / "one.zarr")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        report = ingest([tmp_path / "in"], tmp_path / "two.zarr", scheduler=cluster.scheduler_address)
+    assert report.stored == 6 and list(reasons(report)) == ["broken.nc"]
+    assert open_archive(tmp_path / "one.zarr").fingerprint == open_archive(tmp_path / "two.zarr").fingerprint
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    write_series(tmp_path / "in", [0])
+    with pytest.raises(ConfigError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+        ingest([tmp_path / "in"], tmp_path / "a.zarr", scheduler="tcp://127.0.0.1:9")
+
+
+@pytest.mark.slow
+def test_a_file_that_kills_its_process_is_skipped_alone(tmp_path: Path) -> None:
+    """A reader from outside that ends the process, as a crash in a C library would."""
+    write_series(tmp_path / "in", list(range(4)))
+    script = tmp_path / "ingest.py"
+    script.write_text(
+        "import os, sys\n"
+        "from data_prep import workers\n"
+        "original = workers.decode_file\n"
+        "def decode_file(path, options):\n"
+        "    if path.endswith('frame_2.nc'):\n"
+        "        os.abort()\n"
+        "    return original(path, options)\n"
+        "workers.decode_file = decode_file\n"
+        "if __name__ == '__main__':\n"
+        "    from data_prep.ingest import ingest\n"
+        "    report = ingest([sys.argv[1]], sys.argv[2], workers=2)\n"
+        "    print(report.stored, report.skipped)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, str(script), str(tmp_path / "in"), str(tmp_path / "a.zarr")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 ") and "frame_2.nc" in done.stdout and "kills the process" in done.stdout
