@@ -18,6 +18,7 @@ import xarray as xr
 from data_prep.readers.cf_grid import file_grid, time_dimension
 from data_prep.readers.cf_quantity import Quantity, quantity_of, standard_kind
 from data_prep.readers.frame import RadarFrame
+from data_prep.readers.netcdf_classic import MAGIC, required_bytes
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
 from data_prep.readers.scaling import per_hour, rescale
@@ -26,7 +27,6 @@ from data_prep.readers.source import HDF5, Source, text
 from nowcast.data.units import ZRelation
 
 MARSHALL_PALMER = ZRelation(200.0, 1.6)
-_NETCDF3 = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
 # A value this little below zero is rounding of a packed or computed dry pixel [mm/h].
 _ROUNDING_MM_H = 1e-4
@@ -87,6 +87,7 @@ def open_dataset(source: Source, options: ReadOptions) -> Iterator[xr.Dataset]:
         ) as dataset:
             yield dataset
         return
+    _check_whole(source)
     if source.is_gzip:
         contents = source.read(8 * options.max_pixels + (1 << 20))
         file = netCDF4.Dataset("in-memory.nc", memory=contents)
@@ -101,10 +102,21 @@ def open_dataset(source: Source, options: ReadOptions) -> Iterator[xr.Dataset]:
             file.close()
 
 
+def _check_whole(source: Source) -> None:
+    """Refuse a classic file shorter than its header says; HDF5 checks that itself, and gzip too."""
+    if source.is_gzip or not source.head.startswith(MAGIC):
+        return
+    with source.path.open("rb") as file:
+        required = required_bytes(file)
+    found = source.path.stat().st_size
+    if found < required:
+        raise source.error(f"cut short: {found} of the {required} bytes that its header accounts for", "fetch it again")
+
+
 def _matches(source: Source) -> bool:
     if source.is_folder:
         return any((source.path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
-    return source.head.startswith(_NETCDF3) or source.head.startswith(HDF5)
+    return source.head.startswith(MAGIC) or source.head.startswith(HDF5)
 
 
 def _rain_variable(source: Source, dataset: xr.Dataset, options: ReadOptions) -> xr.DataArray:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 _EXTENSION, _IMAGE, _TRAILER, _COMMENT = 0x21, 0x2C, 0x3B, 0xFE
 _MAX_CODES = 4096
+# What may become of a compressed stream.
+_WHOLE, _NOT_IN_TABLE, _TOO_MANY, _BREAKS_OFF = range(4)
 
 
 class GifError(ValueError):
@@ -36,7 +39,7 @@ class Gif:
             GifError: The stream does not give each pixel exactly once.
         """
         pixels = _decompress(self.compressed, self.minimum_code_size, self.width * self.height)
-        image = np.frombuffer(pixels, dtype=np.uint8).reshape(self.height, self.width)
+        image = pixels.reshape(self.height, self.width)
         if not self.interlaced:
             return image
         order = [row for start, step in ((0, 8), (4, 8), (2, 4), (1, 2)) for row in range(start, self.height, step)]
@@ -125,42 +128,64 @@ def _blocks(contents: bytes, position: int, whole: bool) -> tuple[bytes, int]:
         position += 1 + length
 
 
-def _decompress(data: bytes, minimum: int, wanted: int) -> bytes:
+def _decompress(data: bytes, minimum: int, wanted: int) -> np.ndarray:
     """LZW as in the GIF89a specification, appendix F, for exactly `wanted` pixels."""
     if not 2 <= minimum <= 8:
         raise GifError(f"a minimum code size of {minimum}")
+    pixels = np.empty(wanted, dtype=np.uint8)
+    problem, where = _decompress_into(np.frombuffer(data, dtype=np.uint8), minimum, pixels)
+    if problem == _NOT_IN_TABLE:
+        raise GifError(f"code {where} is not in the table")
+    if problem == _TOO_MANY:
+        raise GifError(f"the image holds more than its {wanted} pixels")
+    if problem == _BREAKS_OFF:
+        raise GifError(f"the image breaks off after {where} of {wanted} pixels")
+    if where != wanted:
+        raise GifError(f"the image ends after {where} of {wanted} pixels")
+    return pixels
+
+
+@numba.njit(cache=True, nogil=True)
+def _decompress_into(data: np.ndarray, minimum: int, pixels: np.ndarray) -> tuple[int, int]:
+    """Fill `pixels`; returns what went wrong, and the number of pixels or the code where it did.
+
+    An entry of the table is a run of pixels that is already in the image: where it starts, and how long it is.
+    """
     clear, end = 1 << minimum, (1 << minimum) + 1
-    fresh = [bytes([value]) for value in range(clear)] + [b"", b""]
-    table, size, previous = list(fresh), minimum + 1, b""
-    parts: list[bytes] = []
+    start, length = np.zeros(_MAX_CODES, np.int64), np.zeros(_MAX_CODES, np.int64)
+    entries, size = end + 1, minimum + 1
+    previous, previous_length = -1, 0
     total, accumulator, bits = 0, 0, 0
     for byte in data:
-        accumulator |= byte << bits
+        accumulator |= int(byte) << bits
         bits += 8
         while bits >= size:
             code = accumulator & ((1 << size) - 1)
             accumulator >>= size
             bits -= size
             if code == clear:
-                table, size, previous = list(fresh), minimum + 1, b""
+                entries, size, previous = end + 1, minimum + 1, -1
                 continue
             if code == end:
-                if total != wanted:
-                    raise GifError(f"the image ends after {total} of {wanted} pixels")
-                return b"".join(parts)
-            if code < len(table):
-                entry = table[code]
-            elif code == len(table) and previous and len(table) < _MAX_CODES:
-                entry = previous + previous[:1]
-            else:
-                raise GifError(f"code {code} is not in a table of {len(table)}")
-            if previous and len(table) < _MAX_CODES:
-                table.append(previous + entry[:1])
-                if len(table) == 1 << size and size < 12:
+                return _WHOLE, total
+            known = code < clear or (end < code < entries)
+            if not known and not (code == entries and previous >= 0 and entries < _MAX_CODES):
+                return _NOT_IN_TABLE, code
+            if previous >= 0 and entries < _MAX_CODES:
+                # The new entry is the previous run and the pixel after it, which is the first of this run.
+                start[entries], length[entries] = previous, previous_length + 1
+                entries += 1
+                if entries == 1 << size and size < 12:
                     size += 1
-            previous = entry
-            parts.append(entry)
-            total += len(entry)
-            if total > wanted:
-                raise GifError(f"the image holds more than its {wanted} pixels")
-    raise GifError(f"the image breaks off after {total} of {wanted} pixels")
+            run = 1 if code < clear else length[code]
+            if total + run > pixels.size:
+                return _TOO_MANY, total
+            if code < clear:
+                pixels[total] = code
+            else:
+                # Forward, one by one: the run may reach into the pixels that it is writing.
+                for offset in range(run):
+                    pixels[total + offset] = pixels[start[code] + offset]
+            previous, previous_length = total, run
+            total += run
+    return _BREAKS_OFF, total

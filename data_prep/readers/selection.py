@@ -80,10 +80,12 @@ def _window(grid: Grid, options: ReadOptions, source: Source) -> tuple[tuple[int
     x, y = _outline(grid, options.crop)
     dy, dx = grid.spacing
     if x.size:
-        first_column = max(0, int(np.ceil((x.min() - grid.x[0]) / dx - 0.5)))
-        last_column = min(columns - 1, int(np.floor((x.max() - grid.x[0]) / dx + 0.5)))
-        first_row = max(0, int(np.ceil((grid.y[0] - y.max()) / dy - 0.5)))
-        last_row = min(rows - 1, int(np.floor((grid.y[0] - y.min()) / dy + 0.5)))
+        # A pixel that the box only touches is not in it.
+        reach = 0.5 - 1e-6
+        first_column = max(0, int(np.ceil((x.min() - grid.x[0]) / dx - reach)))
+        last_column = min(columns - 1, int(np.floor((x.max() - grid.x[0]) / dx + reach)))
+        first_row = max(0, int(np.ceil((grid.y[0] - y.max()) / dy - reach)))
+        last_row = min(rows - 1, int(np.floor((grid.y[0] - y.min()) / dy + reach)))
         if first_column <= last_column and first_row <= last_row:
             return (first_row, last_row + 1), (first_column, last_column + 1)
     raise source.error(f"the wanted window {options.crop} lies outside its grid, {grid.describe()}")

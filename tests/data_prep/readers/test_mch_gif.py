@@ -111,7 +111,7 @@ def test_a_code_that_is_in_no_table_is_refused() -> None:
     # Nine bits of ones straight after the clear code: entry 511 of a table of 258.
     start = contents.index(b"\x00\x08\xff") + 3
     broken = contents[:start] + b"\x00\xff\xff" + contents[start + 3 :]
-    with pytest.raises(GifError, match="code 511 is not in a table"):
+    with pytest.raises(GifError, match="code 511 is not in the table"):
         parse_gif(broken).indices()
 
 
