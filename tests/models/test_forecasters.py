@@ -263,3 +263,27 @@ def test_a_name_is_registered_once(own_net):
 def test_the_interface_is_abstract_without_a_net():
     with pytest.raises(NotImplementedError):
         ForecastNet(1, multiple=1)(torch.zeros(1, 1, 1, 4, 4), 1)
+
+
+class Logits(torch.nn.Module):
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.net.forward_logits(frames, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encoder_forecaster", "pyramid", "seq2seq", "autoencoder", "unet"])
+def test_export_serves_any_batch_and_grid(name):
+    """Sides are twice the multiple that a net pads to, which is what the exporter can prove about them."""
+    net = built(f"model.name={name}", "model.hidden_channels=[4, 4]").eval()
+    side = net.multiple * 2
+    rows, columns = (side * torch.export.Dim(axis, min=2, max=256) for axis in ("rows", "columns"))
+    shapes = {0: torch.export.Dim("batch", min=1, max=64), 3: rows, 4: columns}
+    program = torch.export.export(
+        Logits(net), (frames(2, 2, 2, 2 * side, 3 * side),), dynamic_shapes=(shapes,), strict=False
+    )
+    other = frames(3, 2, 2, 4 * side, 2 * side)
+    torch.testing.assert_close(program.module()(other), net.forward_logits(other, 2))
