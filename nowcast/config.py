@@ -82,6 +82,9 @@ class ModelConfig(Section):
     thresholds_mm_h: tuple[Number, ...] = Field(
         (0.1, 0.5, 1.0, 5.0, 10.0), description="exceedance: the thresholds, ascending"
     )
+    decision: Literal["level", "area"] = Field(
+        "level", description="exceedance: events above a level (0.5, or as calibrated), or as many as in the last frame"
+    )
     hidden_channels: Integers | None = Field(None, description="hidden channels of each layer or level")
     kernel_size: Integers | None = Field(None, description="input-to-state kernel of each layer, or one for all")
     recurrent_kernel_size: Integers | None = Field(None, description="state-to-state kernel; none: as kernel_size")

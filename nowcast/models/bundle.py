@@ -57,6 +57,12 @@ class Bundle:
         return self.config.model.name
 
     @property
+    def keeps_area(self) -> bool:
+        """Whether events are as many as in the last frame, instead of those above fixed decision levels."""
+        model = self.config.model
+        return model.head == "exceedance" and model.decision == "area" and self.decision_levels is None
+
+    @property
     def head(self) -> Head:
         """How the net's outputs are read: the one way from logits to rain rates."""
         return make_head(self.config.model, self.normalizer, self.decision_levels)

@@ -6,7 +6,8 @@ It has the interface of the baselines (`Persistence`, `Extrapolation`): a name, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,14 @@ import torch
 from nowcast.data.grid import Grid
 from nowcast.errors import DataError, MismatchError
 from nowcast.models.bundle import Bundle, load_bundle
+from nowcast.models.heads import Exceedance
 from nowcast.models.inputs import rain_inputs
 from nowcast.models.moving_frame import into_moving_frame, out_of_moving_frame
 
 # A model learns the motion of a pixel a step: another pixel size or step is another motion.
 PIXEL_SIZE_TOLERANCE = 0.01
+# Decision levels lie strictly between never and always.
+LEVEL_RANGE = (1e-6, 1.0 - 1e-6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +103,31 @@ class Nowcaster:
         inputs = rain_inputs(seen, self.bundle.normalizer).unsqueeze(0).to(self.device)
         with torch.inference_mode():
             logits = self.bundle.net.forward_logits(inputs, num_leads)  # type: ignore[operator]
-        forecast = self.bundle.head.rain_rate(logits[0])
+        head = self.bundle.head
+        if isinstance(head, Exceedance) and self.bundle.keeps_area:
+            head = replace(head, decision_levels=area_levels(logits[0], recent[-1], head.thresholds_mm_h))
+        forecast = head.rain_rate(logits[0])
         forecast = np.where(np.isnan(recent[-1]), np.float32(np.nan), forecast)
         return forecast if motion is None else out_of_moving_frame(forecast, motion)
+
+
+def area_levels(
+    logits: torch.Tensor, last: np.ndarray, thresholds_mm_h: Sequence[float]
+) -> tuple[tuple[float, ...], ...]:
+    """Decision levels, a row a lead time, at which each event covers as many pixels as it does in the last frame.
+
+    It needs no observation and holds in any rain climate, but knows nothing of growth and decay. Only measured
+    pixels count.
+
+    Args:
+        logits: (L, K, H, W) of an exceedance head, in the frame of reference of `last`.
+        last: (H, W) rain rates [mm/h], NaN where missing.
+    """
+    measured = ~np.isnan(last)
+    chances = torch.sigmoid(logits.double()).cpu().numpy()[..., measured]
+    levels = np.full(chances.shape[:2], LEVEL_RANGE[1])
+    for k, threshold in enumerate(thresholds_mm_h):
+        events = int(np.count_nonzero(last[measured] >= threshold))
+        if events:
+            levels[:, k] = np.partition(chances[:, k], -events, axis=-1)[:, -events]
+    return tuple(tuple(float(level) for level in row) for row in np.clip(levels, *LEVEL_RANGE))

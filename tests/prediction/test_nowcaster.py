@@ -1,0 +1,88 @@
+"""A model's forecast: rain rates in and out, missing where nobody knows, areas kept where that is asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nowcast.config import load_config
+from nowcast.data.normalize import Normalizer
+from nowcast.models.bundle import Bundle
+from nowcast.models.heads import Exceedance
+from nowcast.prediction.nowcaster import Nowcaster, area_levels
+
+THRESHOLDS = (0.5, 2.0, 8.0)
+
+
+class LastFrame(nn.Module):
+    """Logits that repeat the last frame's normalised value."""
+
+    def forward_logits(self, frames: Tensor, num_frames: int) -> Tensor:
+        return torch.logit(frames[:, -1:, :1].clamp(1e-6, 1 - 1e-6)).expand(-1, num_frames, -1, -1, -1)
+
+
+def nowcaster(*overrides: str) -> Nowcaster:
+    config = load_config(overrides=["data.input_frames=3", *overrides], environment={}).config
+    return Nowcaster(Bundle(LastFrame(), config, Normalizer(), 2, 300.0, (1.0, 1.0)), torch.device("cpu"))
+
+
+def rain(height: int = 40, width: int = 48) -> np.ndarray:
+    """Blobs that move two pixels a step to the east, with a corner that is never measured."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    frames = [
+        sum(10 * np.exp(-((y - row) ** 2 + (x - column - 2 * step) ** 2) / 18) for row, column in ((12, 10), (25, 20)))
+        for step in range(3)
+    ]
+    field = np.stack(frames).astype(np.float32)
+    field[field < 0.1] = 0
+    field[:, :5, :5] = np.nan
+    return field
+
+
+def test_rain_rates_go_in_and_come_out() -> None:
+    frames = rain()
+    forecast = nowcaster().forecast_frames(frames, 2)
+    np.testing.assert_allclose(forecast, np.stack([frames[-1]] * 2), rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_last_input_frames_count() -> None:
+    frames = rain()
+    longer = np.concatenate([np.full_like(frames[:2], 50.0), frames])
+    np.testing.assert_array_equal(nowcaster().forecast_frames(longer, 2), nowcaster().forecast_frames(frames, 2))
+
+
+def test_a_model_of_the_moving_frame_carries_its_forecast_along() -> None:
+    frames = rain()
+    forecast = nowcaster("data.frame=moving").forecast_frames(frames, 4)
+    heaviest = [np.unravel_index(np.nanargmax(field), field.shape) for field in (frames[-1], forecast[-1])]
+    moved = np.subtract(heaviest[1], heaviest[0])
+    np.testing.assert_allclose(moved, (0, 8), atol=1)  # four steps of two pixels
+
+
+def test_levels_for_areas_give_as_many_events_as_the_last_frame_has() -> None:
+    rng = np.random.default_rng(0)
+    last = rng.gamma(0.5, 3.0, (30, 30)).astype(np.float32)
+    last[:4] = np.nan
+    # Nested chances, all far below a half: fixed levels of 0.5 would forecast no event at all.
+    chances = rng.uniform(0, 0.2, (5, 1, 30, 30)) * np.array([0.9, 0.5, 0.1]).reshape(3, 1, 1)
+    logits = torch.logit(torch.from_numpy(chances))
+    head = Exceedance(Normalizer(), THRESHOLDS, area_levels(logits, last, THRESHOLDS))
+    fields = head.rain_rate(logits)
+    for k, threshold in enumerate(THRESHOLDS):
+        wanted = np.count_nonzero(last >= threshold)
+        said = np.count_nonzero((fields >= threshold) & ~np.isnan(last), axis=(1, 2))
+        assert wanted > 10 and (said == wanted).all()
+        assert np.count_nonzero(Exceedance(Normalizer(), THRESHOLDS).rain_rate(logits) >= threshold) == 0
+
+
+def test_a_dry_last_frame_gives_no_event() -> None:
+    logits = torch.zeros(2, 3, 8, 8)
+    head = Exceedance(Normalizer(), THRESHOLDS, area_levels(logits, np.zeros((8, 8), np.float32), THRESHOLDS))
+    assert head.rain_rate(logits).max() < THRESHOLDS[0]
+
+
+def test_too_few_frames_are_refused() -> None:
+    with pytest.raises(Exception, match="the model needs 3 frames, got 2"):
+        nowcaster().forecast_frames(rain()[:2], 2)
