@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -47,6 +48,12 @@ class StepBatches:
         epochs, places = position // self.num_samples, position % self.num_samples
         chosen = np.empty_like(position)
         for epoch in np.unique(epochs):
-            order = np.random.default_rng([self.seed, int(epoch)]).permutation(self.num_samples)
+            order = _epoch_order(self.seed, int(epoch), self.num_samples)
             chosen[epochs == epoch] = order[places[epochs == epoch]]
         return chosen
+
+
+@lru_cache(maxsize=2)  # every step of an epoch asks for it, and a step may reach into the next one
+def _epoch_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
+    """The shuffled samples of an epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(num_samples)
