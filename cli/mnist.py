@@ -12,6 +12,7 @@ import click
 
 from cli.config import set_option, source_option
 from cli.options import clear_output, echo_json, json_option, output_option, overwrite_option
+from cli.processes import is_first_process, write_environment
 
 ORIGIN = "training.json"
 DEFAULT_PRESET = "moving_mnist_small"
@@ -57,7 +58,6 @@ def train(
     overwrite: bool,
 ) -> None:
     """Train a forecaster on Moving MNIST (preset moving_mnist_small unless -c says otherwise)."""
-    from cli.processes import is_first_process
     from nowcast.config import config_from_dict, load_config
     from nowcast.errors import ConfigError
 
@@ -90,16 +90,21 @@ def _train(config: Any, run: Path, digits: Path | None, *, resume: bool, init_fr
         "digits_source": chosen.source,
     }
     data = moving_mnist_training_data(chosen.train, config)
+    first = is_first_process()
+    if first and not resume:
+        write_environment(run, data.provenance | {"digits_source": chosen.source})
     try:
         result = fit(data, config, run, resume=resume, init_from=init_from, provenance=provenance)
     except Interrupted as stop:
         import signal
 
-        click.echo(f"Stopped; nothing is lost. Continue with: nowcast mnist train --resume {run}", err=True)
+        if first:
+            click.echo(f"Stopped; nothing is lost. Continue with: nowcast mnist train --resume {run}", err=True)
         sys.exit(EXIT_INTERRUPTED if stop.signum == signal.SIGINT else EXIT_TERMINATED)
-    sequences = result.steps * config.training.batch_size
-    click.echo(f"model: {result.bundle} ({sequences} sequences, {result.minutes:.1f} min)")
-    click.echo(f"score it: nowcast mnist evaluate {run}")
+    if first:
+        sequences = result.steps * config.training.batch_size
+        click.echo(f"model: {result.bundle} ({sequences} sequences, {result.minutes:.1f} min)")
+        click.echo(f"score it: nowcast mnist evaluate {run}")
 
 
 @command.command()

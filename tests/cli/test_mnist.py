@@ -71,6 +71,11 @@ def test_the_same_set_is_scored_the_same_from_its_file(run, digits, tmp_path):
     assert own["three_digits"]["cross_entropy"] > 0 and "three_digits" not in given
 
 
+def test_the_run_folder_says_how_it_was_made(run, digits):
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["data"]["digits_source"] == "digits, halved" and environment["data"]["training_samples"] == 6
+
+
 def test_gate_leaves_with_code_10_and_says_which_score(run, digits):
     arguments = ["evaluate", str(run), "--digits", str(digits)]
     assert mnist(*arguments, "--fail-above", "mse=1e9").exit_code == 0
