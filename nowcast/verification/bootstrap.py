@@ -20,7 +20,8 @@ Method = Literal["studentised", "bca", "percentile"]
 Aggregation = Literal["pooled", "mean_over_leads"]
 Score = Callable[[EventCounts], np.ndarray]
 # Below this many blocks with events no model is ranked above another. Measured on simulated storms and days: the
-# studentised interval covers 93 to 97 % from here on (tests/benchmarks/results/coverage.md).
+# studentised interval covers 93 to 97 % from 10 blocks on (tests/benchmarks/results/coverage.md); real blocks are less
+# regular, so twice that is asked for.
 MIN_BLOCKS = 20
 _CHUNK = 500
 # Relative step of the numerical derivative of a score: its square and 1e-16 / step are both far below 1e-6.
