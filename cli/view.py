@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ def command(
     """One offline page that plays FORECAST over its lead times, beside the ARCHIVE's observations."""
     from nowcast.data.archive import open_archive
     from nowcast.data.forecast import load_forecast
+    from nowcast.report.files import write_text
     from nowcast.report.frames import frames_of
     from nowcast.report.view import view_page
 
@@ -44,13 +44,5 @@ def command(
     frames = frames_of(load_forecast(forecast), source, issue=issue)
     page = view_page(frames, thresholds=thresholds, neighbourhood_km=neighbourhood)
     clear_output(output, overwrite=overwrite)
-    write_page(page, output)
+    write_text(page, output)
     click.echo(f"wrote {output} ({len(page) / 1e6:.1f} MB)")
-
-
-def write_page(text: str, path: Path) -> None:
-    """Write a text file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

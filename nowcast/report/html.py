@@ -1,4 +1,4 @@
-"""Jinja templates of this package, rendered with everything escaped."""
+"""Jinja templates of this package; HTML is rendered with everything escaped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def render(template: str, **values: Any) -> str:
     css = Markup(resources.files("nowcast.report").joinpath("page.css").read_text(encoding="utf-8"))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("nowcast.report", ""),
-        autoescape=True,
+        autoescape=template.endswith(".html.jinja"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -5,10 +5,7 @@ Figures are made without pyplot, so nothing global is touched. Skill figures are
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from matplotlib.patheffects import withStroke
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, MissingPackageError
 from nowcast.report.colours import NO_DATA, RAIN, ColourScale, shrink, shrink_factor
+from nowcast.report.files import draft
 from nowcast.report.graticule import extent_km, graticule, scale_bar_km
 
 INK, FAINT = "#222222", "#8a8a8a"
@@ -139,8 +137,8 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     if path.suffix.lower() not in IMAGE_FORMATS:
         raise ConfigError(f"{path}: pictures are written as {', '.join(IMAGE_FORMATS)}", "choose one of these endings")
     metadata = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-    with _draft(path) as draft:
-        figure.savefig(draft, dpi=DPI, facecolor="white", metadata=metadata[path.suffix.lower()])
+    with draft(path) as place:
+        figure.savefig(place, dpi=DPI, facecolor="white", metadata=metadata[path.suffix.lower()])
     return path
 
 
@@ -170,8 +168,8 @@ def animate(
     if path.suffix.lower() not in writers:
         raise ConfigError(f"{path}: moving pictures are written as .gif or .mp4", "choose one of these endings")
     pictures = _render(panels, grid, labels, title, width)
-    with _draft(path) as draft:
-        writers[path.suffix.lower()](pictures, draft, frames_per_second)
+    with draft(path) as place:
+        writers[path.suffix.lower()](pictures, place, frames_per_second)
     return path
 
 
@@ -237,16 +235,6 @@ def _write_mp4(pictures: Iterator[np.ndarray], path: Path, frames_per_second: fl
     for picture in (first, *pictures):
         writer.send(picture.tobytes())
     writer.close()
-
-
-@contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        draft = Path(folder) / f"draft{path.suffix.lower()}"
-        yield draft
-        os.replace(draft, path)
 
 
 def _panels(rows: int, columns: int, aspect: float, width: float, *, labels: bool) -> tuple[Figure, np.ndarray]:
