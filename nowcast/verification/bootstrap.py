@@ -117,8 +117,8 @@ class BlockBootstrap:
         pairs: Positions of the two models of each pair.
         n_blocks: Blocks with at least one event, forecast by any model or observed; (lead_time, threshold), int64.
         effective_blocks: (sum e)^2 / sum e^2 of the events e of the blocks: what many unequal blocks are worth.
-        block_autocorrelation: Lag-1 autocorrelation of the blocks' pull on each difference, (pair, ...). Well above
-            2 / sqrt(n_blocks) the blocks are too short, and the intervals too narrow.
+        block_autocorrelation: Lag-1 autocorrelation of the blocks' pull on each difference, (pair, ...). Above
+            2 / sqrt(n_blocks) the blocks are too short, and the intervals too narrow; few blocks cannot show it.
         rankable: n_blocks >= MIN_BLOCKS.
         method, level, replicates, seed: What made them.
     """

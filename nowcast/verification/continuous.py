@@ -27,7 +27,11 @@ _MOMENTS = (
     "forecast_squared",
     "observed_squared",
     "product",
+    "balanced_absolute",
+    "balanced_squared",
 )
+_EDGES, _WEIGHTS = np.array(HKO7_WEIGHT_EDGES_MM_H), np.array(HKO7_WEIGHTS)
+_LOG_A, _B = float(np.log10(HKO7_Z.a)), HKO7_Z.b
 # A variance below this share of the mean square is the rounding of a constant field, not a variance.
 _CONSTANT = 1e-13
 
@@ -66,54 +70,56 @@ def continuous_sums(forecast: np.ndarray, observed: np.ndarray) -> ContinuousSum
     """
     f, o = paired_fields(forecast, observed)
     lead = f.shape[:-2]
-    frames_f, frames_o = f.reshape(-1, *f.shape[-2:]), o.reshape(-1, *o.shape[-2:])
-    counts, moments = _moments(frames_f, frames_o)
-    absolute, squared = _balanced(frames_f, frames_o)
+    counts, moments = _moments(f.reshape(-1, *f.shape[-2:]), o.reshape(-1, *o.shape[-2:]), _EDGES, _WEIGHTS)
     return ContinuousSums(
         n=counts.reshape(lead),
         frames=(counts > 0).astype(np.int64).reshape(lead),
-        balanced_absolute=absolute.reshape(lead),
-        balanced_squared=squared.reshape(lead),
         **{name: moments[:, i].reshape(lead) for i, name in enumerate(_MOMENTS)},
     )
 
 
 @numba.njit(cache=True)
-def _moments(forecast: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(
+    forecast: np.ndarray, observed: np.ndarray, edges: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     frames, rows, columns = forecast.shape
     counts = np.zeros(frames, np.int64)
-    sums = np.zeros((frames, 8))
+    sums = np.zeros((frames, 10))
     for k in range(frames):
         for i in range(rows):
             n = 0
-            e = ae = se = sf = so = ff = oo = fo = 0.0
+            e = ae = se = sf = so = ff = oo = fo = ba = bs = 0.0
             for j in range(columns):
                 f, o = np.float64(forecast[k, i, j]), np.float64(observed[k, i, j])
                 if f == f and o == o:
                     n += 1
-                    e += f - o
-                    ae += abs(f - o)
-                    se += (f - o) * (f - o)
-                    sf += f
-                    so += o
-                    ff += f * f
-                    oo += o * o
-                    fo += f * o
+                    # Most pixels are dry in both: nothing to add.
+                    if f != 0.0 or o != 0.0:
+                        e += f - o
+                        ae += abs(f - o)
+                        se += (f - o) * (f - o)
+                        sf += f
+                        so += o
+                        ff += f * f
+                        oo += o * o
+                        fo += f * o
+                        weight = weights[np.searchsorted(edges, o, side="right")]
+                        difference = _pixel(f) - _pixel(o)
+                        ba += weight * abs(difference)
+                        bs += weight * difference * difference
             counts[k] += n
             # One partial sum per row keeps the rounding of a frame at about (rows + columns) * 1e-16.
-            for m, value in enumerate((e, ae, se, sf, so, ff, oo, fo)):
+            for m, value in enumerate((e, ae, se, sf, so, ff, oo, fo, ba, bs)):
                 sums[k, m] += value
     return counts, sums
 
 
-def _balanced(forecast: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    absolute, squared = np.empty(len(forecast)), np.empty(len(forecast))
-    for k, (f, o) in enumerate(zip(forecast, observed, strict=True)):
-        weight = np.where(np.isnan(f) | np.isnan(o), 0.0, hko7_weights(o))
-        difference = np.where(weight > 0, hko7_pixels(f) - hko7_pixels(o), 0.0)
-        absolute[k] = np.sum(weight * np.abs(difference))
-        squared[k] = np.sum(weight * difference**2)
-    return absolute, squared
+@numba.njit(cache=True)
+def _pixel(rain_rate: float) -> float:
+    """`hko7_pixels` of one rain rate, with one logarithm and no power."""
+    if rain_rate <= 0.0:
+        return 0.0
+    return min(max((10.0 * _LOG_A + 10.0 * _B * np.log10(rain_rate) + 10.0) / 70.0, 0.0), 1.0)
 
 
 def hko7_pixels(rain_rate_mm_h: np.ndarray) -> np.ndarray:
@@ -128,8 +134,7 @@ def hko7_pixels(rain_rate_mm_h: np.ndarray) -> np.ndarray:
 def hko7_weights(observed_mm_h: np.ndarray) -> np.ndarray:
     """Weight of an observed rain rate [mm/h]: 1 below 2, 2 in [2, 5), 5 in [5, 10), 10 in [10, 30), 30 from 30."""
     observed = np.asarray(observed_mm_h)
-    edges = np.asarray(HKO7_WEIGHT_EDGES_MM_H)
-    return np.asarray(HKO7_WEIGHTS)[np.searchsorted(edges, np.nan_to_num(observed, nan=0.0), side="right")]
+    return _WEIGHTS[np.searchsorted(_EDGES, np.nan_to_num(observed, nan=0.0), side="right")]
 
 
 def mean_error(sums: ContinuousSums) -> np.ndarray:
