@@ -21,6 +21,7 @@ DEFAULT_LEADS = 12
 @click.option("--to", "last", type=TIME, help="Last issue time.")
 @click.option("--every", type=DURATION_TYPE, help="Distance of issue times, for example 30min.")
 @click.option("--minutes", type=float, help="How far ahead; as far as the model was trained unless given.")
+@click.option("--probabilities", is_flag=True, help="Also the chance of reaching each threshold of the model.")
 @click.option("--resume", is_flag=True, help="Keep the files that are there, make the others.")
 @overwrite_option
 def command(
@@ -32,6 +33,7 @@ def command(
     last: Any,
     every: Any,
     minutes: float | None,
+    probabilities: bool,
     resume: bool,
     overwrite: bool,
 ) -> None:
@@ -53,7 +55,9 @@ def command(
         times = np.array([at])
     else:
         times = possible_issue_times(source, forecaster.input_frames)[-1:]
-    written = write_forecasts(forecaster, source, times, num_leads, output, overwrite=overwrite, resume=resume)
+    written = write_forecasts(
+        forecaster, source, times, num_leads, output, chances=probabilities, overwrite=overwrite, resume=resume
+    )
     number = f"{len(written)} forecast{'s' if len(written) != 1 else ''}"
     click.echo(f"{number} of {num_leads} lead times by {forecaster.name}: {output}")
 
@@ -65,6 +69,7 @@ def write_forecasts(
     num_leads: int,
     output: Path,
     *,
+    chances: bool = False,
     overwrite: bool = False,
     resume: bool = False,
 ) -> list[Path]:
@@ -83,7 +88,10 @@ def write_forecasts(
             f"{output} holds one issue time, {len(times)} were asked for", "give -o a folder or a .zarr name"
         )
     if output.suffix == ".zarr":
-        parts = [forecast_at(forecaster, source, time, num_leads) for time in tqdm(times, desc="predict", disable=None)]
+        parts = [
+            forecast_at(forecaster, source, time, num_leads, chances=chances)
+            for time in tqdm(times, desc="predict", disable=None)
+        ]
         whole = Forecast(
             np.concatenate([part.rain_rate for part in parts], axis=1),
             np.concatenate([part.issue_times for part in parts]),
@@ -92,13 +100,15 @@ def write_forecasts(
             parts[0].model,
             parts[0].interval_minutes,
             parts[0].attributes,
+            np.concatenate([part.chances for part in parts]) if chances else None,
+            parts[0].thresholds,
         )
         return [whole.save(output, overwrite=overwrite)]
     paths = []
     for time in tqdm(times, desc="predict", disable=None):
         path = output if output.suffix == ".nc" else output / f"{forecaster.name}_{file_time(time)}.nc"
         if not (resume and path.exists()):
-            forecast_at(forecaster, source, time, num_leads).save(path, overwrite=overwrite)
+            forecast_at(forecaster, source, time, num_leads, chances=chances).save(path, overwrite=overwrite)
         paths.append(path)
     return paths
 

@@ -20,6 +20,7 @@ import xarray as xr
 from nowcast.data.grid import Grid
 from nowcast.errors import DataError
 
+CHANCES = "probability_of_rainfall_rate_above_threshold"
 AXES = ("realization", "issue_time", "lead_time", "y", "x")
 UNITS = {"mm h-1", "mm/h", "mm h**-1", "kg m-2 h-1"}
 # CF 1.11 asks whether times count leap seconds; POSIX time does not.
@@ -44,9 +45,12 @@ class Forecast:
         model: Name of what made it; scores stand under this name.
         interval_minutes: Length of the mean that each field stands for; None for instantaneous rates.
         attributes: Provenance: input times, hashes, versions, synthetic, ...
+        chances: (issue_time, lead_time, threshold, y, x) float32 in [0, 1], of reaching each threshold; None where
+            the model says nothing of it.
+        thresholds: Thresholds of the chances [mm/h], ascending.
 
     Raises:
-        DataError: Axes that do not agree with the array, or that do not ascend.
+        DataError: Axes that do not agree with the arrays, or that do not ascend.
     """
 
     rain_rate: np.ndarray
@@ -56,6 +60,8 @@ class Forecast:
     model: str
     interval_minutes: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    chances: np.ndarray | None = None
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rain_rate", np.asarray(self.rain_rate, dtype=np.float32))
@@ -67,6 +73,16 @@ class Forecast:
         for name, axis in (("issue times", self.issue_times), ("lead times", self.lead_times)):
             if axis.size == 0 or np.any(np.diff(axis) <= np.timedelta64(0, "s")):
                 raise DataError(f"the {name} of a forecast must ascend and not be empty")
+        if self.chances is not None:
+            chances = np.asarray(self.chances, dtype=np.float32)
+            object.__setattr__(self, "chances", chances)
+            wanted = (*self.rain_rate.shape[1:3], len(self.thresholds), *self.grid.shape)
+            if chances.shape != wanted:
+                raise DataError(
+                    f"chances of shape {chances.shape} do not fit (issue, lead, threshold, y, x) = {wanted}"
+                )
+            if list(self.thresholds) != sorted(set(self.thresholds)):
+                raise DataError(f"the thresholds of a forecast must ascend, got {self.thresholds}")
 
     @property
     def valid_times(self) -> np.ndarray:
@@ -90,6 +106,8 @@ class Forecast:
                 self.model,
                 self.interval_minutes,
                 self.attributes,
+                None if self.chances is None else self.chances[part],
+                self.thresholds,
             )
 
     def to_dataset(self) -> xr.Dataset:
@@ -109,6 +127,10 @@ class Forecast:
             realization=("realization", np.arange(self.rain_rate.shape[0], dtype=np.int32), _MEMBER_ATTRIBUTES),
         )
         dataset["rainfall_rate"] = (("realization", "time", "y", "x"), self.rain_rate[:, 0], self._rate_attributes())
+        if self.chances is not None:
+            dataset = dataset.assign_coords(threshold=("threshold", np.array(self.thresholds), _THRESHOLD_ATTRIBUTES))
+            fields = self.chances[0].swapaxes(0, 1)
+            dataset[CHANCES] = (("threshold", "time", "y", "x"), fields, self._chance_attributes())
         dataset["crs"] = ((), np.int32(0), self.grid.cf_grid_mapping())
         if self.interval_minutes is not None:
             starts = times - np.timedelta64(round(self.interval_minutes * 60), "s")
@@ -154,6 +176,11 @@ class Forecast:
             self.rain_rate.swapaxes(0, 1),
             self._rate_attributes(),
         )
+        if self.chances is not None:
+            dataset = dataset.assign_coords(threshold=("threshold", np.array(self.thresholds), _THRESHOLD_ATTRIBUTES))
+            axes = ("forecast_reference_time", "threshold", "lead_time", "y", "x")
+            dataset[CHANCES] = (axes, self.chances.swapaxes(1, 2), self._chance_attributes())
+            dataset[CHANCES].encoding["chunks"] = (1, 1, 1, *self.grid.shape)
         dataset["crs"] = ((), np.int32(0), self.grid.cf_grid_mapping())
         dataset.attrs = self._global_attributes()
         dataset["rainfall_rate"].encoding["chunks"] = (1, 1, 1, *self.grid.shape)
@@ -167,6 +194,14 @@ class Forecast:
             "units": "mm h-1",
             "grid_mapping": "crs",
             "cell_methods": "time: point" if self.interval_minutes is None else "time: mean",
+        }
+
+    def _chance_attributes(self) -> dict[str, Any]:
+        return {
+            "long_name": "probability of rain rate at or above the threshold",
+            "units": "1",
+            "grid_mapping": "crs",
+            "valid_range": np.array([0.0, 1.0], dtype=np.float32),
         }
 
     def _global_attributes(self) -> dict[str, Any]:
@@ -186,6 +221,7 @@ class Forecast:
 
 
 _LEAD_ATTRIBUTES = {"standard_name": "forecast_period", "long_name": "lead time", "units": "minutes"}
+_THRESHOLD_ATTRIBUTES = {"long_name": "rain rate threshold", "units": "mm h-1"}
 _MEMBER_ATTRIBUTES = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 
 
@@ -231,6 +267,7 @@ def _from_dataset(dataset: xr.Dataset, path: Path) -> Forecast:
         raise DataError(f"{path}: the grid mapping has no crs_wkt")
     attributes = dict(dataset.attrs)
     interval = attributes.pop("interval_minutes", None)
+    chances, thresholds = _chances(dataset)
     return Forecast(
         field.values,
         issue.values,
@@ -243,7 +280,18 @@ def _from_dataset(dataset: xr.Dataset, path: Path) -> Forecast:
         str(attributes.pop("model", path.stem)),
         None if interval is None else float(interval),
         attributes,
+        chances,
+        thresholds,
     )
+
+
+def _chances(dataset: xr.Dataset) -> tuple[np.ndarray | None, tuple[float, ...]]:
+    """Chances (issue_time, lead_time, threshold, y, x) and their thresholds [mm/h], where the file has them."""
+    if CHANCES not in dataset:
+        return None, ()
+    values = dataset[CHANCES].values
+    values = values if values.ndim == 5 else values[None]
+    return values.swapaxes(1, 2), tuple(float(value) for value in dataset["threshold"].values)
 
 
 def _find(dataset: xr.Dataset, standard_name: str, path: Path) -> xr.DataArray:
@@ -281,14 +329,15 @@ def _netcdf_encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     for name in ("time", "forecast_reference_time", "time_bnds"):
         if name in dataset.variables:
             encoding[name] = dict(TIME_ENCODING)
-    shape = dataset["rainfall_rate"].shape
-    encoding["rainfall_rate"] = {
-        "_FillValue": np.float32(np.nan),
-        "zlib": True,
-        "complevel": 4,
-        "shuffle": True,
-        "chunksizes": (1, 1, *shape[-2:]),
-    }
+    for name in ("rainfall_rate", CHANCES):
+        if name in dataset.variables:
+            encoding[name] = {
+                "_FillValue": np.float32(np.nan),
+                "zlib": True,
+                "complevel": 4,
+                "shuffle": True,
+                "chunksizes": (1, 1, *dataset[name].shape[-2:]),
+            }
     return encoding
 
 

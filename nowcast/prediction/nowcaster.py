@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from nowcast.data.grid import Grid
-from nowcast.errors import DataError, MismatchError
+from nowcast.errors import ConfigError, DataError, MismatchError
 from nowcast.models.bundle import Bundle, load_bundle
 from nowcast.models.heads import Exceedance
 from nowcast.models.inputs import rain_inputs
@@ -90,12 +90,35 @@ class Nowcaster:
                 "train a model on data of this pixel size",
             )
 
+    @property
+    def thresholds_mm_h(self) -> tuple[float, ...]:
+        """The thresholds whose chances the model forecasts; none for a mean head."""
+        head = self.bundle.head
+        return head.thresholds_mm_h if isinstance(head, Exceedance) else ()
+
     def forecast_frames(self, frames: np.ndarray, num_leads: int) -> np.ndarray:
         """Rain rates (num_leads, H, W) float32 [mm/h] after the last of `frames` (T, H, W).
 
         NaN where the last frame was not measured: there the net has nothing to start from. A model of the moving
         frame is NaN where the rain would come from there.
         """
+        return self._read(self._logits(frames, num_leads))
+
+    def forecast_chances(self, frames: np.ndarray, num_leads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rain rates as `forecast_frames`, and the chances (num_leads, K, H, W) float32 of reaching each threshold.
+
+        Raises:
+            ConfigError: The model has a mean head: it forecasts no chances.
+        """
+        if not self.thresholds_mm_h:
+            raise ConfigError(
+                f"{self.name} forecasts one field and no probabilities", "train a model with model.head=exceedance"
+            )
+        output = self._logits(frames, num_leads)
+        chances = torch.sigmoid(output.logits.float()).cpu().numpy()
+        return self._read(output), np.stack([output.placed(chances[:, k]) for k in range(chances.shape[1])], axis=1)
+
+    def _logits(self, frames: np.ndarray, num_leads: int) -> _Output:
         if frames.shape[0] < self.input_frames:
             raise DataError(f"the model needs {self.input_frames} frames, got {frames.shape[0]}")
         recent = np.asarray(frames[-self.input_frames :], dtype=np.float32)
@@ -103,12 +126,27 @@ class Nowcaster:
         inputs = rain_inputs(seen, self.bundle.normalizer).unsqueeze(0).to(self.device)
         with torch.inference_mode():
             logits = self.bundle.net.forward_logits(inputs, num_leads)  # type: ignore[operator]
+        return _Output(logits[0], recent[-1], motion)
+
+    def _read(self, output: _Output) -> np.ndarray:
         head = self.bundle.head
         if isinstance(head, Exceedance) and self.bundle.keeps_area:
-            head = replace(head, decision_levels=area_levels(logits[0], recent[-1], head.thresholds_mm_h))
-        forecast = head.rain_rate(logits[0])
-        forecast = np.where(np.isnan(recent[-1]), np.float32(np.nan), forecast)
-        return forecast if motion is None else out_of_moving_frame(forecast, motion)
+            head = replace(head, decision_levels=area_levels(output.logits, output.last, head.thresholds_mm_h))
+        return output.placed(head.rain_rate(output.logits))
+
+
+@dataclass(frozen=True, eq=False)
+class _Output:
+    """What a net gave, (L, K, H, W), with the last frame and the motion that place it on the ground."""
+
+    logits: torch.Tensor
+    last: np.ndarray
+    motion: np.ndarray | None
+
+    def placed(self, fields: np.ndarray) -> np.ndarray:
+        """Fields (L, H, W) in the net's frame of reference, where they will be, and missing where nobody knows."""
+        fields = np.where(np.isnan(self.last), np.float32(np.nan), fields)
+        return fields if self.motion is None else out_of_moving_frame(fields, self.motion)
 
 
 def area_levels(

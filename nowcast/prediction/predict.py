@@ -13,7 +13,7 @@ import numpy as np
 
 from nowcast.data.forecast import Forecast
 from nowcast.data.grid import Grid
-from nowcast.errors import DataError
+from nowcast.errors import ConfigError, DataError
 
 
 class FramesForecaster(Protocol):
@@ -99,8 +99,12 @@ def forecast_at(
     num_leads: int,
     *,
     attributes: Mapping[str, Any] | None = None,
+    chances: bool = False,
 ) -> Forecast:
     """The forecast issued at `issue_time` from the frames up to and including that time.
+
+    Args:
+        chances: Also the chance of reaching each of the model's thresholds; the model must have an exceedance head.
 
     Raises:
         DataError: A frame that the forecaster needs is missing, or the time is not on the archive's axis.
@@ -125,7 +129,12 @@ def forecast_at(
             "choose another issue time",
         )
     frames = source.rain_rate(start, stop)
-    rain_rate = forecaster.forecast_frames(frames, num_leads)
+    probability: np.ndarray | None = None
+    thresholds: tuple[float, ...] = ()
+    if chances:
+        rain_rate, probability, thresholds = _with_chances(forecaster, frames, num_leads)
+    else:
+        rain_rate = forecaster.forecast_frames(frames, num_leads)
     first_input = source.times[start]
     return Forecast(
         rain_rate[None, None],
@@ -140,7 +149,22 @@ def forecast_at(
             "synthetic": source.is_synthetic,
             **(attributes or {}),
         },
+        None if probability is None else probability[None],
+        thresholds,
     )
+
+
+def _with_chances(
+    forecaster: FramesForecaster, frames: np.ndarray, num_leads: int
+) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    forecast_chances = getattr(forecaster, "forecast_chances", None)
+    if forecast_chances is None:
+        raise ConfigError(
+            f"{forecaster.name} forecasts one field and no probabilities",
+            "give a model trained with model.head=exceedance",
+        )
+    rain_rate, chances = forecast_chances(frames, num_leads)
+    return rain_rate, chances, tuple(getattr(forecaster, "thresholds_mm_h", ()))
 
 
 def forecasts(

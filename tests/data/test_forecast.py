@@ -27,7 +27,9 @@ sys.exit(not all(passed and not errors for passed, errors in clean))
 """
 
 
-def make_forecast(crs: str = "laea", issues: int = 1, interval_minutes: float | None = 5.0) -> Forecast:
+def make_forecast(
+    crs: str = "laea", issues: int = 1, interval_minutes: float | None = 5.0, *, chances: bool = False
+) -> Forecast:
     rng = np.random.default_rng(0)
     rain_rate = rng.gamma(0.5, 2.0, (2, issues, 3, 6, 5)).astype(np.float32)
     rain_rate[..., 0, 0] = np.nan
@@ -39,16 +41,21 @@ def make_forecast(crs: str = "laea", issues: int = 1, interval_minutes: float | 
         "persistence",
         interval_minutes,
         {"synthetic": True},
+        rng.uniform(0, 1, (issues, 3, 2, 6, 5)) if chances else None,
+        (0.5, 5.0) if chances else (),
     )
 
 
+@pytest.mark.parametrize("chances", [False, True])
 @pytest.mark.parametrize(("name", "issues"), [("f.nc", 1), ("f.zarr", 3)])
-def test_what_is_saved_comes_back(tmp_path, name, issues):
-    forecast = make_forecast(issues=issues)
+def test_what_is_saved_comes_back(tmp_path, name, issues, chances):
+    forecast = make_forecast(issues=issues, chances=chances)
     loaded = load_forecast(forecast.save(tmp_path / name))
     np.testing.assert_array_equal(loaded.rain_rate, forecast.rain_rate)
     np.testing.assert_array_equal(loaded.valid_times, forecast.valid_times)
     assert loaded.grid.matches(forecast.grid, tolerance_pixels=1e-9)
+    assert loaded.thresholds == forecast.thresholds
+    np.testing.assert_equal(loaded.chances, forecast.chances)
     assert (loaded.model, loaded.interval_minutes, loaded.attributes["synthetic"]) == ("persistence", 5.0, "true")
 
 
@@ -59,6 +66,7 @@ def test_files_pass_the_cf_checker_in_strict_mode(tmp_path):
         for crs in CRS
         for interval in (None, 5.0)
     ]
+    paths.append(str(make_forecast(chances=True).save(tmp_path / "chances.nc")))
     # A process of its own: the checker and what it imports raise warnings that are not ours.
     checked = subprocess.run([sys.executable, "-c", RUN_CHECKER, *paths], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -91,5 +99,9 @@ def test_axes_that_do_not_fit_are_refused():
     good = make_forecast()
     with pytest.raises(DataError, match="does not fit"):
         Forecast(good.rain_rate[:, :, :2], good.issue_times, good.lead_times, good.grid, "m")
+    with pytest.raises(DataError, match="chances of shape"):
+        Forecast(
+            good.rain_rate, good.issue_times, good.lead_times, good.grid, "m", chances=good.rain_rate, thresholds=(1,)
+        )
     with pytest.raises(DataError, match="must ascend"):
         Forecast(good.rain_rate, good.issue_times, good.lead_times[::-1], good.grid, "m")
