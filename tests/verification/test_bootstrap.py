@@ -255,8 +255,8 @@ def test_what_cannot_be_resampled_is_refused():
 
 
 def coverage_module() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
-    spec = importlib.util.spec_from_file_location("coverage_of_intervals", path)
+    path = Path(__file__).parents[1] / "benchmarks" / "measure_coverage.py"
+    spec = importlib.util.spec_from_file_location("measure_coverage", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

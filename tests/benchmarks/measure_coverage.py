@@ -1,4 +1,4 @@
-"""Measured coverage of the 95 % intervals: `python tests/benchmarks/coverage.py [--write]`.
+"""Measured coverage of the 95 % intervals: `python tests/benchmarks/measure_coverage.py [--write]`.
 
 Simulates series of autocorrelated cases with two correlated models, whose true CSI and difference of CSI are known from
 a simulation of 200,000 blocks, and counts how often each interval holds the truth. `--write` puts the table into
@@ -128,7 +128,7 @@ def table(datasets: int) -> str:
     lines = [
         "# Coverage of 95 % intervals",
         "",
-        f"Made by `python tests/benchmarks/coverage.py --write`: {datasets} simulated data sets a row, {REPLICATES}",
+        f"Made by `python tests/benchmarks/measure_coverage.py --write`: {datasets} simulated data sets a row, {REPLICATES}",
         "resamples, seed 1. Cells: share of intervals with the true CSI / with the true difference of two models' CSI",
         f"(mean width of the latter); standard error near .95: {error:.3f}. r1 is the mean lag-1 autocorrelation of",
         "the blocks, which few blocks pull down by about 1/n.",
