@@ -1,26 +1,31 @@
-"""`nowcast demo`: the whole pipeline on synthetic rain, from nothing to a skill report."""
+"""`nowcast demo`: the whole pipeline on synthetic rain, from nothing to a skill report, command by command."""
 
 from __future__ import annotations
 
-import logging
+import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
 from cli.options import clear_output, output_option, overwrite_option
 
-log = logging.getLogger(__name__)
-
 # What is generated: enough rain for blocks to train on, to validate with, and to test on.
 NUM_FRAMES, SHAPE, STEP_MINUTES, PRESET, SEED = 420, (128, 128), 10.0, "convective", 7
-THRESHOLDS = (0.1, 0.5, 1.0, 5.0, 10.0)
 BASELINES = ("persistence", "extrapolation")
 # The model must beat persistence here, or the demo fails: CSI at 1 mm/h over leads of 30 to 60 min.
 GATE_MM_H, GATE_MINUTES = 1.0, (30.0, 60.0)
 EXIT_GATE = 10
+CONTENTS = {
+    "report.html": "the skill report, one offline page",
+    "view.html": "a player over lead times: observed, forecast, difference",
+    "rain.zarr": "the archive: CF Zarr, opens with any xarray",
+    "run/": "the training run: configuration, log, checkpoints, model bundle",
+    "forecasts/": "CF netCDF forecasts, one file an issue time",
+    "skill/": "integer counts, scores.csv, provenance",
+    "figures/": "pictures: observed beside forecast, an animation, skill",
+}
 
 
 @click.command(name="demo")
@@ -29,87 +34,88 @@ EXIT_GATE = 10
 def command(output: Path, overwrite: bool) -> None:
     """Generate rain, train a small ConvLSTM, predict, evaluate, report. Everything in it is synthetic.
 
-    Leaves archive, model, forecasts, scores, figures and one HTML page in a folder. Exit code 10 when the model
-    does not beat persistence at 1 mm/h over 30 to 60 min.
+    Runs the commands that you would run, and shows them. Exit code 10 when the model does not beat persistence at
+    1 mm/h over 30 to 60 min.
     """
-    from cli.evaluate import score_table
-
     began = time.monotonic()
     clear_output(output, overwrite=overwrite)
     output.mkdir(parents=True, exist_ok=True)
-    archive = _generate(output / "rain.zarr")
-    model = _train(archive, output)
-    forecasts = _predict(model, archive, output / "forecasts")
-    evaluation = _evaluate(forecasts, archive, output / "skill")
-    _report(output, archive, forecasts)
-    click.echo("\nSYNTHETIC RAIN: these scores say that the pipeline works, and nothing about weather.")
-    click.echo("\n".join(score_table(evaluation)))
-    click.echo(f"\nEverything is in {output}: open {output / 'report.html'} (made in {time.monotonic() - began:.0f} s)")
+    archive, run, forecasts, skill = (output / name for name in ("rain.zarr", "run", "forecasts", "skill"))
+    figures = output / "figures"
+    _generate(archive)
+    _nowcast("train", archive, "-c", "demo", "-o", run, "--cache", output / "cache")
+    first, last = _held_out(archive, run)
+    _nowcast("predict", run, archive, "--from", first, "--to", last, "--every", "30min", "-o", forecasts)
+    _nowcast("evaluate", forecasts, "--against", archive, "--baseline", ",".join(BASELINES), "-o", skill)
+    _nowcast("report", skill, "--title", "Skill on synthetic rain", "-o", output / "report.html")
+    example = _wettest(archive, forecasts)
+    extrapolated = output / "extrapolation.nc"
+    _nowcast("predict", "extrapolation", archive, "--at", _issue_time(example), "--minutes", "60", "-o", extrapolated)
+    _nowcast("plot", "sequence", example, extrapolated, "--against", archive, "-o", figures / "sequence.png")
+    _nowcast("plot", "animate", example, "--against", archive, "-o", figures / "forecast.gif")
+    _nowcast("plot", "skill", skill, "-o", figures / "skill.png")
+    _nowcast("view", example, archive, "-o", output / "view.html")
+    click.echo("\nSYNTHETIC RAIN: the scores above say that the pipeline works, and nothing about weather.")
+    click.echo(f"Everything is in {output} (made in {time.monotonic() - began:.0f} s):")
     for name, what in CONTENTS.items():
-        click.echo(f"  {name:<14} {what}")
-    sys.exit(_gate(evaluation))
+        click.echo(f"  {output / name!s:<24} {what}")
+    sys.exit(_gate(skill))
 
 
-CONTENTS = {
-    "rain.zarr": "the archive: CF Zarr, opens with any xarray",
-    "run/": "the training run: configuration, log, checkpoints, model bundle",
-    "forecasts/": "CF netCDF forecasts, one file an issue time",
-    "skill/": "integer counts, scores.csv, provenance",
-    "figures/": "pictures: a frame, a forecast beside what was observed, an animation, skill",
-    "report.html": "the skill report, one offline page",
-    "view.html": "a player over lead times: observed, forecast, difference",
-}
+def _nowcast(*arguments: object) -> None:
+    """Run a command as the shell would, after showing it; one that fails ends the demo with its own error."""
+    from cli.main import group
+
+    words = [str(part) for part in arguments]
+    click.echo(f"\n$ nowcast {shlex.join(words)}")
+    group.main(args=words, prog_name="nowcast", standalone_mode=False)
 
 
-def _generate(path: Path) -> Path:
+def _generate(path: Path) -> None:
     from data_prep.synthetic_rain import write_synthetic_archive
 
-    log.info("generating %d frames of synthetic rain", NUM_FRAMES)
-    return write_synthetic_archive(path, NUM_FRAMES, SHAPE, seed=SEED, preset=PRESET, step_minutes=STEP_MINUTES)
+    hours = NUM_FRAMES * STEP_MINUTES / 60
+    click.echo(f"generating {hours:.0f} hours of synthetic rain: {path}")
+    write_synthetic_archive(path, NUM_FRAMES, SHAPE, seed=SEED, preset=PRESET, step_minutes=STEP_MINUTES)
 
 
-def _train(archive: Path, output: Path) -> Path:
-    from cli.train import start_run, train, training_data
-    from nowcast.config import load_config
-
-    config = load_config("demo").config
-    data, cache = training_data((archive,), (), config, output / "cache")
-    run = output / "run"
-    start_run(run, (archive,), (), cache, config, data)
-    train(data, config, run)
-    return run
-
-
-def _predict(run: Path, archive: Path, folder: Path) -> Path:
-    """Forecasts from the test split alone, which neither training nor validation saw."""
-    from cli.options import load_forecaster
-    from cli.predict import write_forecasts
+def _held_out(archive: Path, run: Path) -> tuple[str, str]:
+    """First and last issue time of the test split, which neither training nor validation saw."""
     from nowcast.data.archive import open_archive
+    from nowcast.models.bundle import load_bundle
     from nowcast.training.dataset import held_out_windows
 
-    forecaster, source = load_forecaster(str(run)), open_archive(archive)
-    config = forecaster.bundle.config.data
+    source, config = open_archive(archive), load_bundle(run).config.data
     issues = source.times[held_out_windows(source, config) + config.input_frames - 1]
-    write_forecasts(forecaster, source, issues[::3], config.output_frames, folder)
-    return folder
+    return str(issues[0]), str(issues[-1])
 
 
-def _evaluate(forecasts: Path, archive: Path, folder: Path) -> Any:
-    from nowcast.prediction import baseline
-    from nowcast.verification.evaluate import evaluate
+def _wettest(archive: Path, forecasts: Path) -> Path:
+    """The forecast of the issue time with most rain: the one to look at."""
+    import numpy as np
 
-    baselines = [found for name in BASELINES if (found := baseline(name)) is not None]
-    evaluation = evaluate([forecasts], archive, thresholds=THRESHOLDS, baselines=baselines)
-    evaluation.save(folder)
-    return evaluation
+    from nowcast.data.archive import open_archive
+    from nowcast.data.forecast import load_forecast
+
+    source = open_archive(archive)
+    return max(
+        sorted(forecasts.glob("*.nc")),
+        key=lambda path: float(np.nanmean(source.frame(load_forecast(path).issue_times[0]))),
+    )
 
 
-def _gate(evaluation: Any) -> int:
+def _issue_time(forecast: Path) -> str:
+    from nowcast.data.forecast import load_forecast
+
+    return str(load_forecast(forecast).issue_times[0])
+
+
+def _gate(skill: Path) -> int:
     """0 when the model beats persistence, else 10 and a sentence."""
-    from nowcast.verification.counts import CONTINGENCY, EventCounts
+    from nowcast.verification.counts import CONTINGENCY, ContingencyCounts, EventCounts
     from nowcast.verification.scores import csi, pool
 
-    counts = evaluation.counts
+    counts = ContingencyCounts.load(skill / "counts.nc")
     leads = (counts.lead_minutes >= GATE_MINUTES[0]) & (counts.lead_minutes <= GATE_MINUTES[1])
     threshold = counts.thresholds.tolist().index(GATE_MM_H)
     by_lead = pool(counts, ("case",))
