@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 EXIT_PARTIAL = 5
 # Files that a worker should have, for its start to pay.
 FILES_PER_WORKER = 20
-SKIPPED_SHOWN = 10
 
 
 @click.command(name="ingest")
@@ -37,6 +36,7 @@ SKIPPED_SHOWN = 10
     show_default=True,
     help="What becomes of a different frame for a time that is there.",
 )
+@click.option("--longest-gap", type=DURATION_TYPE, help="Refuse frames further than this from all others. [366d]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that decode; as many as there are cores.")
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Decode on this Dask cluster instead.")
 @click.option("--rate-cap", metavar="MM_H", help="Bring larger rain rates down to this [mm/h]; 'off' keeps them. [300]")
@@ -130,6 +130,7 @@ def _options(given: dict[str, Any]) -> Any:
 
     from data_prep.ingest import IngestOptions
 
+    gap = {} if given["longest_gap"] is None else {"longest_gap": given["longest_gap"]}
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return IngestOptions(
         format=given["format_name"],
@@ -139,6 +140,7 @@ def _options(given: dict[str, Any]) -> Any:
         step=given["step"],
         time_tolerance=np.timedelta64(0, "s") if given["time_tolerance"] is None else given["time_tolerance"],
         duplicates=given["duplicates"],
+        **gap,
         attributes={"history": f"{now} {shlex.join(['nowcast', *sys.argv[1:]])}", **_attributes(given["attributes"])},
     )
 
@@ -270,5 +272,7 @@ def _print(report: IngestReport) -> None:
     for name, pixels in sorted(report.changed.items()):
         if pixels:
             click.echo(f"quality: {pixels} pixels {name.replace('_', ' ')}")
+    if report.suspects:
+        click.echo(f"stored, but unlike the others: {len(report.suspects)} frames (named above; see nowcast inspect)")
     if report.skipped:
         click.echo(f"not used, wholly or in part: {len(report.skipped)} files (nowcast inspect lists them by reason)")

@@ -178,6 +178,8 @@ def _print_archive(values: dict[str, Any]) -> None:
     for gap in gaps["longest"][:GAPS_SHOWN]:
         _line("", f"{gap['first']} to {gap['last']}: {gap['frames']} frames")
     _line("rain", f"{100 * rain['wet_share']:.2f} % wet (0.1 mm/h and more), maximum {rain['maximum_mm_h']:.1f} mm/h")
+    if rain["frames_measured"] < values["frames"]["present"]:
+        _line("", f"from a sample of {rain['frames_measured']} frames")
     for day in rain["days"][:DAYS_SHOWN]:
         share = f"{100 * day['wet_share']:.2f} % wet, maximum {day['maximum_mm_h']:.1f} mm/h"
         _line("", f"{day['date']}: {day['present']} of {day['slots']} frames, {share if day['present'] else 'nothing'}")
@@ -185,6 +187,10 @@ def _print_archive(values: dict[str, Any]) -> None:
         _line("", f"and {len(rain['days']) - DAYS_SHOWN} more days (--json lists all)")
     shares = {name: f"{100 * share:.1f} % {name.replace('_', ' ')}" for name, share in mask.items()}
     _line("pixels", ", ".join(shares.values()))
+    odd = values["implausible"]
+    _line("implausible", f"{len(odd)} frames unlike those around them" if odd else "no frame is unlike its neighbours")
+    for frame in odd[:GAPS_SHOWN]:
+        _line("", f"{frame['time']}: {frame['reason']}")
     _print_quality(values["quality"])
     _print_files(values["files"])
     if "clutter" in values:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -56,3 +59,25 @@ def nearest_slot(
     offset = time.astype("datetime64[s]") - first
     slot = first + ((offset + step // 2) // step) * step
     return slot if abs(time - slot) <= tolerance else time
+
+
+# How times stand in file names, and the strptime pattern of the digits found.
+NAME_PATTERNS = (
+    (re.compile(r"(?<!\d)((?:19|20)\d{6})[-_T]?(\d{4})(?:\d{2})?(?!\d)"), "%Y%m%d%H%M"),
+    (re.compile(r"(?<!\d)(\d{6})(\d{4})(?!\d)"), "%y%m%d%H%M"),
+    (re.compile(r"(?<!\d)(\d{5})(\d{4})\d?(?!\d)"), "%y%j%H%M"),
+)
+
+
+def time_in_name(path: str) -> np.datetime64 | None:
+    """The time that a file's name seems to tell, by the usual patterns, to the minute.
+
+    A check on the time inside, never in its place.
+    """
+    for pattern, form in NAME_PATTERNS:
+        for match in pattern.finditer(Path(path).name):
+            try:
+                return np.datetime64(datetime.datetime.strptime("".join(match.groups()), form), "s")
+            except ValueError:
+                continue
+    return None

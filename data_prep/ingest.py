@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data_prep.cadence import describe_distances, infer_step, nearest_slot
+from data_prep.cadence import describe_distances, infer_step, nearest_slot, time_in_name
 from data_prep.decode import (
     DecodedFile,
     DecodedFrame,
@@ -36,6 +36,7 @@ from nowcast.data.archive import FileStatus, ManifestEntry, read_manifest
 from nowcast.data.archive_schema import CHANGES
 from nowcast.data.archive_writer import ArchiveWriter, lock_archive
 from nowcast.data.grid import Grid
+from nowcast.data.plausibility import implausible_frames
 from nowcast.errors import ConfigError, DataError, MissingPackageError, NowcastError
 
 logger = logging.getLogger(__name__)
@@ -44,11 +45,14 @@ logger = logging.getLogger(__name__)
 FRAMES_TO_PLAN = 24
 # Groups of neighbouring files spread over the rest, read for their times alone: the step may change later on.
 GROUPS_TO_PLAN, GROUP_SIZE = 6, 3
+# Files whose time and name stand alike before one that differs is a suspect.
+OFFSETS_TO_TRUST = 5
 # A commit comes after this time, or after so many times its own cost, or after so many bytes.
 COMMIT_SECONDS, COMMIT_COSTS, COMMIT_BYTES = 1.0, 20.0, 64 << 20
 # Whether frames fit together; the other attributes of a file describe it.
 ATTRIBUTES_KEPT = ("source_format", "institution", "source", "product", "license", "licence", "zr_a", "zr_b")
 
+LONGEST_GAP = np.timedelta64(366, "D")
 NO_TIME = np.timedelta64(0, "s")
 Duplicates = Literal["refuse", "last"]
 Progress = Callable[[int, int, "IngestReport"], None]
@@ -66,6 +70,7 @@ class IngestOptions:
         step: Cadence of the archive; None to find it.
         time_tolerance: Frames so near a slot are moved to it; 0 moves none.
         duplicates: What becomes of a different frame for a time that is there: refused, or put in its place.
+        longest_gap: A frame further than this from all others is refused: its time is probably wrong.
         attributes: Global attributes of a new archive, above what the files say.
     """
 
@@ -76,6 +81,7 @@ class IngestOptions:
     step: np.timedelta64 | None = None
     time_tolerance: np.timedelta64 = NO_TIME
     duplicates: Duplicates = "refuse"
+    longest_gap: np.timedelta64 = LONGEST_GAP
     attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -95,6 +101,7 @@ class IngestReport:
         stored, replaced, duplicates, refused: Numbers of frames.
         changed: Pixels that each quality step changed.
         skipped: Files that could not be used at all or in part, with the reason.
+        suspects: Files whose frames were stored and look wrong, with the reason.
         cadence: The distances between the archive's frames, for people.
         description: The archive in one line.
         seconds: How long it took.
@@ -108,6 +115,7 @@ class IngestReport:
     refused: int = 0
     changed: Counter[str] = field(default_factory=Counter)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    suspects: list[tuple[str, str]] = field(default_factory=list)
     cadence: str = ""
     description: str = ""
     seconds: float = 0.0
@@ -121,7 +129,8 @@ class IngestReport:
         """As JSON values."""
         values = dataclasses.asdict(self)
         values |= {"archive": str(self.archive), "files": dict(self.files), "changed": dict(self.changed)}
-        values["skipped"] = [{"file": file, "reason": reason} for file, reason in self.skipped]
+        for name in ("skipped", "suspects"):
+            values[name] = [{"file": file, "reason": reason} for file, reason in getattr(self, name)]
         return values
 
 
@@ -188,6 +197,9 @@ class _Run:
         self._missing_package: tuple[str, str | None] | None = None
         self._committed = time.monotonic()
         self._commit_cost = 0.0
+        self._period: tuple[np.datetime64, np.datetime64] = (np.datetime64("NaT"), np.datetime64("NaT"))
+        self._name_offsets: Counter[int] = Counter()
+        self._stored_here: dict[str, str] = {}
         try:
             if path.exists() and not overwrite:
                 self._open()
@@ -237,6 +249,8 @@ class _Run:
                 f"{self._options.step / np.timedelta64(60, 's'):g} min is asked for",
                 "leave --step out, or ingest into another archive",
             )
+        last = self._writer.first_time + max(0, self._writer.length - 1) * self._writer.step
+        self._period = (self._writer.first_time, last)
         for entry in read_manifest(self._path):
             self._manifest[entry.file] = entry
             self._origin.update((valid_time, entry.file) for valid_time in entry.times)
@@ -285,7 +299,7 @@ class _Run:
         if not frames:
             raise self._nothing_usable(read)
         name, model = _most_common(frames)
-        times = [frame.encoded.time for _, frame in frames if _fits(model, frame)]
+        times = _together([frame.encoded.time for _, frame in frames if _fits(model, frame)], self._options.longest_gap)
         step = self._options.step
         if step is None:
             later = self._later_times(todo[len(read) :], model)
@@ -337,6 +351,7 @@ class _Run:
             lock=self._lock,
         )
         self._fit = _Fit(model.grid, model.interval_minutes, model.quantity, plan.file)
+        self._period = (plan.first_time, plan.first_time)
 
     def _take(self, file: DecodedFile) -> None:
         """Put the frames of one file where they belong, and note what became of it."""
@@ -346,6 +361,8 @@ class _Run:
             frames = self._stream(file.path, outcome)
         for frame in frames:
             self._place(file.path, frame, outcome)
+        if len(outcome.times) == 1:
+            self._suspect_time(file.path, np.datetime64(outcome.times[0], "s"))
         if file.missing_package is not None:
             self._missing_package = file.missing_package
         entry = outcome.entry(file)
@@ -375,6 +392,13 @@ class _Run:
         except DataError as error:
             outcome.refuse(error.message)
             return
+        far = self._gap_to(when)
+        if far > self._options.longest_gap:
+            outcome.refuse(
+                f"its time {when} is {far / np.timedelta64(1, 'D'):.0f} days from every other frame; "
+                "if that is right, give --longest-gap"
+            )
+            return
         if there == encoded.digest:
             outcome.duplicates += 1
             return
@@ -384,7 +408,28 @@ class _Run:
             return
         writer.put(encoded)
         outcome.add(when, encoded.series, replaces=there is not None)
-        self._origin[str(when)] = path
+        self._origin[str(when)] = self._stored_here[str(when)] = path
+
+    def _gap_to(self, when: np.datetime64) -> np.timedelta64:
+        """Distance of a time from the period that the archive covers so far."""
+        first, last = self._period
+        gap = max(first - when, when - last, NO_TIME)
+        if gap <= self._options.longest_gap:
+            self._period = (when if when < first else first, when if when > last else last)
+        return gap
+
+    def _suspect_time(self, path: str, when: np.datetime64) -> None:
+        """Note a frame whose time stands to its file's name as no other does."""
+        named = time_in_name(path)
+        if named is None:
+            return
+        offset = int((when - named) / np.timedelta64(60, "s"))
+        self._name_offsets[offset] += 1
+        usual, number = self._name_offsets.most_common(1)[0]
+        if offset != usual and number >= OFFSETS_TO_TRUST:
+            self.report.suspects.append(
+                (path, f"its time {when} is {offset} min from that in its name; for other files it is {usual} min")
+            )
 
     def _tally(self, entry: ManifestEntry, outcome: _Outcome) -> None:
         report = self.report
@@ -413,12 +458,24 @@ class _Run:
         if present.size == 0:
             raise self._nothing_usable([])
         seconds = np.diff(present) * int(writer.step / np.timedelta64(1, "s"))
+        self._suspect_fields(writer)
         self.report.cadence = describe_distances(seconds) if seconds.size else ""
         self.report.description = (
             f"{present.size} of {writer.length} frames from {writer.first_time + present[0] * writer.step} to "
             f"{writer.first_time + present[-1] * writer.step} UTC every {writer.step / np.timedelta64(60, 's'):g} min, "
             f"{writer.grid.describe()}"
         )
+
+    def _suspect_fields(self, writer: ArchiveWriter) -> None:
+        """Note frames of this run that do not go with their neighbours in time."""
+        rows, columns = writer.grid.shape
+        odd = implausible_frames(writer.series, np.isin(writer.status, (1, 2)), pixels=rows * columns)
+        for index, reason in odd:
+            when = str(writer.first_time + index * writer.step)
+            if when in self._stored_here:
+                self.report.suspects.append((self._stored_here[when], f"{when}: {reason}"))
+        for file, reason in self.report.suspects:
+            logger.warning("stored, but look at it: %s: %s", file, reason)
 
     def _nothing_usable(self, read: Sequence[DecodedFile]) -> NowcastError:
         reasons = self.report.skipped or [(file.path, file.reason) for file in read]
@@ -520,6 +577,13 @@ def _most_common(frames: Sequence[tuple[str, DecodedFrame]]) -> tuple[str, Decod
         else:
             group.append(item)
     return max(groups, key=len)[0]
+
+
+def _together(times: Sequence[np.datetime64], longest_gap: np.timedelta64) -> list[np.datetime64]:
+    """The times of the largest group without a gap that is too long: one wrong date must not set the axis."""
+    ordered = np.sort(np.array(times, dtype="datetime64[s]"))
+    groups = np.split(ordered, np.flatnonzero(np.diff(ordered) > longest_gap) + 1)
+    return list(groups[int(np.argmax([group.size for group in groups]))])
 
 
 def _fits(model: DecodedFrame, frame: DecodedFrame) -> bool:

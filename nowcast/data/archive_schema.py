@@ -81,8 +81,35 @@ SERIES: dict[str, Series] = {
         "float32", {"long_name": f"share of valid pixels with {WET_MM_H} mm/h or more", "units": "1"}, np.nan
     ),
     "maximum_rate": Series("float32", {"long_name": "largest rain rate of the frame", "units": "kg m-2 h-1"}, np.nan),
+    "mean_rate": Series("float32", {"long_name": "mean rain rate of the valid pixels", "units": "kg m-2 h-1"}, np.nan),
+    "edge_share": Series(
+        "float32",
+        {"long_name": "share of neighbouring pixels in a row of which one alone is wet", "units": "1"},
+        np.nan,
+    ),
     **{f"n_{name}": Series("int32", {"long_name": text, "units": "1"}) for name, text in CHANGES.items()},
 }
+
+
+def measure_frame(rain_rate: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """The per-frame numbers of one field: how much is valid, how wet, how heavy, how rough.
+
+    Args:
+        rain_rate: (H, W) float32 [mm/h].
+        valid: (H, W) bool: where it is not NaN.
+    """
+    number = int(np.count_nonzero(valid))
+    if number == 0:
+        return {"valid_pixels": 0}
+    with np.errstate(invalid="ignore"):
+        wet = rain_rate >= np.float32(WET_MM_H)
+    return {
+        "valid_pixels": number,
+        "wet_share": float(np.count_nonzero(wet) / number),
+        "maximum_rate": float(np.fmax.reduce(rain_rate, axis=None)),
+        "mean_rate": float(np.sum(rain_rate, where=valid, dtype=np.float64) / number),
+        "edge_share": float(np.count_nonzero(wet[:, 1:] != wet[:, :-1]) / number),
+    }
 
 
 def create_store(

@@ -37,8 +37,8 @@ from nowcast.data.archive_schema import (
     TIME_BOUNDS,
     TIME_CHUNK,
     VALID_SHARE,
-    WET_MM_H,
     create_store,
+    measure_frame,
 )
 from nowcast.data.archive_store import OTHER, ArchiveStore, cannot_write, encode_chunk
 from nowcast.data.grid import Grid
@@ -94,12 +94,7 @@ def encode_frame(
     """
     rain_rate = np.ascontiguousarray(rain_rate, dtype=np.float32)
     valid = ~np.isnan(rain_rate)
-    number = int(np.count_nonzero(valid))
-    series: dict[str, float] = {"valid_pixels": number}
-    if number:
-        with np.errstate(invalid="ignore"):
-            series["wet_share"] = float(np.count_nonzero(rain_rate >= np.float32(WET_MM_H)) / number)
-        series["maximum_rate"] = float(np.fmax.reduce(rain_rate, axis=None))
+    series = measure_frame(rain_rate, valid)
     series |= {f"n_{name}": int((changes or {}).get(name, 0)) for name in CHANGES}
     return EncodedFrame(
         time=time.astype("datetime64[s]"),
@@ -258,6 +253,11 @@ class ArchiveWriter:
     def status(self) -> np.ndarray:
         """(T,) int8 of the committed frames, an index into `STATUS`."""
         return self._series["frame_status"]
+
+    @property
+    def series(self) -> Mapping[str, np.ndarray]:
+        """(T,) numbers of the committed frames, by the names of `SERIES`."""
+        return self._series
 
     @property
     def attrs(self) -> dict[str, Any]:

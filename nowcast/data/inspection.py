@@ -11,6 +11,7 @@ import numpy as np
 
 from nowcast.data.archive import STATUS, RadarArchive
 from nowcast.data.archive_schema import CHANGES
+from nowcast.data.plausibility import implausible_frames
 from nowcast.data.windows import present_runs, window_report
 
 # Pixels that are valid in all frames but this share belong to the static mask.
@@ -74,6 +75,7 @@ def inspect_archive(archive: RadarArchive, *, window_length: int) -> dict[str, A
         "window_length": window_length,
         "windows": report.windows,
         "rain": {
+            "frames_measured": int(np.count_nonzero(~np.isnan(archive.series("wet_share")[present]))),
             "wet_share": _mean(archive.series("wet_share")[present]),
             "maximum_mm_h": _maximum(archive.series("maximum_rate")[present]),
             "days": [vars(day) for day in days_of(archive)],
@@ -83,6 +85,9 @@ def inspect_archive(archive: RadarArchive, *, window_length: int) -> dict[str, A
             "never_valid": float(np.mean(~(valid_share > 0))),
             "varies": float(np.mean((valid_share > 0) & (valid_share < STATIC_SHARE))),
         },
+        "implausible": [
+            {"time": str(archive.times[index]), "reason": reason} for index, reason in _implausible(archive)
+        ],
         "quality": {
             "steps": {name: attributes.get(name, "off") for name in QUALITY_STEPS},
             "pixels_changed": {name: int(archive.series(f"n_{name}").sum()) for name in CHANGES},
@@ -112,6 +117,13 @@ def days_of(archive: RadarArchive) -> list[Day]:
             )
         )
     return days
+
+
+def _implausible(archive: RadarArchive) -> list[tuple[int, str]]:
+    names = ("valid_pixels", "wet_share", "edge_share", "mean_rate")
+    rows, columns = archive.grid.shape
+    measured = archive.present & ~np.isnan(archive.series("mean_rate"))
+    return implausible_frames({name: archive.series(name) for name in names}, measured, pixels=rows * columns)
 
 
 def _gaps(archive: RadarArchive) -> dict[str, Any]:

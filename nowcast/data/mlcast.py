@@ -31,8 +31,8 @@ from nowcast.data.archive_schema import (
     SERIES,
     TIME_CHUNK,
     TIME_UNITS,
-    WET_MM_H,
     create_array,
+    measure_frame,
 )
 from nowcast.data.archive_store import ArchiveStore
 from nowcast.data.forecast import LEAP_SECONDS, space_coordinates
@@ -129,10 +129,8 @@ class MlcastFrames:
         for index in self._sample:
             field = self.read(index, index + 1)[0]
             valid = ~np.isnan(field)
-            values["valid_pixels"][index] = valid.sum()
-            if valid.any():
-                values["wet_share"][index] = (field[valid] >= np.float32(WET_MM_H)).mean()
-                values["maximum_rate"][index] = field[valid].max()
+            for name, value in measure_frame(field, valid).items():
+                values[name][index] = value
         return values
 
     @cached_property

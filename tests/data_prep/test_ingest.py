@@ -379,3 +379,36 @@ def test_a_file_that_kills_its_process_is_skipped_alone(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3 ") and "frame_2.nc" in done.stdout and "kills the process" in done.stdout
+
+
+def test_a_wrong_date_inside_does_not_stretch_the_archive_over_years(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1, 2])
+    write_frames(tmp_path / "in" / "a_wrong.nc", [at(3) + np.timedelta64(64 * 365, "D")], [field(3)])
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert report.stored == 3 and "days from every other frame" in reasons(report)["a_wrong.nc"]
+    assert open_archive(tmp_path / "a.zarr").times.size == 3
+
+
+def test_a_time_that_stands_unlike_the_others_to_the_names_is_reported(tmp_path: Path) -> None:
+    for number in range(8):
+        name = str(at(number) + STEP).replace("-", "").replace(":", "").replace("T", "")[:12]
+        write_frames(tmp_path / "in" / f"RAD_{name}.nc", [at(number if number != 6 else 60)], [field(number)])
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    ((file, reason),) = [item for item in report.suspects if "its name" in item[1]]
+    assert "RAD_202405011235" in file and "for other files it is -5 min" in reason
+    assert report.stored == 8 and not report.is_partial
+
+
+def test_a_frame_unlike_its_neighbours_is_stored_and_reported(tmp_path: Path) -> None:
+    for number in range(6):
+        rain = np.zeros((10, 12), dtype=np.float32)
+        rain[2:5, 2:5] = 1.0
+        if number == 3:
+            rain[::2, ::2] = 40.0
+        write_frames(tmp_path / "in" / f"{number}.nc", [at(number)], [rain])
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert [Path(file).name for file, _ in report.suspects] == ["3.nc"] and report.stored == 6
+    from nowcast.data.inspection import inspect_archive
+
+    said = inspect_archive(open_archive(tmp_path / "a.zarr"), window_length=2)
+    assert [frame["time"] for frame in said["implausible"]] == [str(at(3))]

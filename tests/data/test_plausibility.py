@@ -1,0 +1,55 @@
+"""Implausible frames: one that leaves its neighbours is found, weather that changes is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nowcast.data.plausibility import implausible_frames
+
+FRAMES = 12
+
+
+def series(**changed: tuple[int, float]) -> dict[str, np.ndarray]:
+    """Rain that grows steadily, with one value of one frame replaced."""
+    grow = np.linspace(1.0, 2.0, FRAMES)
+    values = {
+        "valid_pixels": np.full(FRAMES, 700.0),
+        "wet_share": 0.15 * grow,
+        "edge_share": 0.01 * grow,
+        "mean_rate": 0.2 * grow,
+    }
+    for name, (index, value) in changed.items():
+        values[name][index] = value
+    return values
+
+
+def found(values: dict[str, np.ndarray], present: np.ndarray | None = None) -> list[int]:
+    present = np.ones(FRAMES, dtype=bool) if present is None else present
+    return [index for index, _ in implausible_frames(values, present, pixels=1000)]
+
+
+def test_rain_that_grows_is_plausible() -> None:
+    assert found(series()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("valid_pixels", 660.0), ("valid_pixels", 800.0), ("wet_share", 0.6), ("wet_share", 0.0), ("edge_share", 0.2),
+     ("mean_rate", 1.0), ("mean_rate", 0.05)],
+)  # fmt: skip
+def test_a_frame_that_leaves_its_neighbours_is_found_and_they_are_not(name: str, value: float) -> None:
+    assert found(series(**{name: (5, value)})) == [5]
+
+
+def test_a_frame_with_too_few_neighbours_is_not_judged() -> None:
+    present = np.zeros(FRAMES, dtype=bool)
+    present[[4, 5]] = True
+    assert found(series(wet_share=(5, 0.9)), present) == []
+    present[6] = True
+    assert found(series(wet_share=(5, 0.9)), present) == [5]
+
+
+def test_the_reason_names_what_is_odd() -> None:
+    ((_, reason),) = implausible_frames(series(valid_pixels=(5, 600.0)), np.ones(FRAMES, dtype=bool), pixels=1000)
+    assert reason == "the measured share of pixels is 0.600, between 0.700 and 0.700 around it"
