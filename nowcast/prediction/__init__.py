@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nowcast.prediction.predict import FramesForecaster
 
-BASELINES = ("persistence", "extrapolation", "scale-decay")
+_BASELINES = {
+    "persistence": ("persistence", "Persistence"),
+    "extrapolation": ("extrapolation", "Extrapolation"),
+    "scale-decay": ("scale_decay", "ScaleDecay"),
+    "pysteps-lk": ("pysteps_adapters", "PystepsLucasKanade"),
+    "pysteps-sprog": ("pysteps_adapters", "PystepsSprog"),
+    "pysteps-steps": ("pysteps_adapters", "PystepsSteps"),
+}
+
+# Those of pySTEPS need the extra of that name.
+BASELINES = tuple(_BASELINES)
 
 
 def baseline(name: str) -> FramesForecaster | None:
-    """The baseline of that name, or None."""
-    if name == "persistence":
-        from nowcast.prediction.persistence import Persistence
+    """The baseline of that name, or None.
 
-        return Persistence()
-    if name == "extrapolation":
-        from nowcast.prediction.extrapolation import Extrapolation
-
-        return Extrapolation()
-    if name == "scale-decay":
-        from nowcast.prediction.scale_decay import ScaleDecay
-
-        return ScaleDecay()
-    return None
+    Raises:
+        MissingPackageError: It needs a package that is not installed.
+    """
+    if name not in _BASELINES:
+        return None
+    module, kind = _BASELINES[name]
+    forecaster: FramesForecaster = getattr(importlib.import_module(f"nowcast.prediction.{module}"), kind)()
+    return forecaster
