@@ -173,6 +173,72 @@ def animate(
     click.echo(f"wrote {output}: {len(labels)} frames")
 
 
+KINDS = ("csi", "pod", "far", "frequency_bias", "performance", "fss", "spectra", "samples")
+
+
+@command.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SKILL...")
+@output_option("A .png, .pdf or .svg file.")
+@click.option("--kind", type=click.Choice(KINDS), default="csi", show_default=True, help="What is drawn.")
+@click.option("--threshold", "thresholds", type=NUMBERS, help="Only these thresholds [mm/h].")
+@click.option("--replicates", type=int, default=2000, show_default=True, help="Resamples behind the intervals.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the resampling.")
+@overwrite_option
+def skill(
+    folders: tuple[Path, ...],
+    output: Path,
+    kind: str,
+    thresholds: tuple[float, ...] | None,
+    replicates: int,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Scores of SKILL..., folders that `nowcast evaluate` wrote, against lead time, scale or each other."""
+    from nowcast.errors import ConfigError
+    from nowcast.report import skill_charts
+    from nowcast.report.analysis import Settings
+    from nowcast.report.figures import charts_figure
+    from nowcast.report.plot import save_figure
+    from nowcast.report.report import SkillReport
+    from nowcast.report.verdict import opening
+    from nowcast.verification.evaluation import Evaluation
+
+    evaluations = [Evaluation.load(folder) for folder in folders]
+    settings = Settings(replicates=replicates, seed=seed)
+    report = SkillReport.of(evaluations, settings=settings, names=[str(folder) for folder in folders])
+    analysis = report.analysis
+    leads = skill_charts.chosen_leads(analysis, 3)
+    by_threshold = kind not in ("spectra", "samples")
+    charts = {
+        "performance": lambda: skill_charts.performance_charts(analysis),
+        "fss": lambda: skill_charts.fss_charts(analysis, leads),
+        "spectra": lambda: skill_charts.spectrum_charts(analysis, leads),
+        "samples": lambda: skill_charts.sample_charts(analysis),
+    }.get(kind, lambda: skill_charts.score_charts(analysis, kind))()
+    if thresholds is not None:
+        known = analysis.thresholds.tolist()
+        unknown = [threshold for threshold in thresholds if threshold not in known]
+        if unknown or not by_threshold:
+            raise ConfigError(
+                f"--threshold {unknown[0]:g} is not among those counted" if unknown else f"{kind} has no threshold",
+                "there are " + ", ".join(f"{threshold:g}" for threshold in known),
+            )
+        each = len(charts) // len(known)
+        charts = [
+            chart
+            for t, threshold in enumerate(known)
+            if threshold in thresholds
+            for chart in charts[t * each : (t + 1) * each]
+        ]
+    if not charts:
+        raise ConfigError(f"the evaluation holds nothing for {kind}", "evaluate again with --scale")
+    note = "synthetic data" if analysis.evaluation.is_synthetic else ""
+    clear_output(output, overwrite=overwrite)
+    subtitle = "  ·  ".join(filter(None, [note, opening(analysis).split(".")[0]]))
+    save_figure(charts_figure(charts, title=report.title, subtitle=subtitle), output)
+    click.echo(f"wrote {output}")
+
+
 def is_archive(path: Path) -> bool:
     """Whether a path is an archive rather than a forecast."""
     import json

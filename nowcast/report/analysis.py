@@ -243,19 +243,21 @@ def _bootstraps(
     """Empty where there are too few blocks for any interval."""
     if np.unique(blocks).size < MIN_BLOCKS_SHOWN:
         return {}
-    return {
-        name: block_bootstrap(
-            table,
-            blocks,
-            SCORES[name],
-            pairs=pairs if name == TESTED else [],
-            bounds=bounds,
-            level=settings.level,
-            replicates=settings.replicates if name == TESTED else min(settings.replicates, SHOWN_REPLICATES),
-            seed=settings.seed,
-        )
-        for name, bounds in BOUNDS.items()
-    }
+    # Where a score is 0/0 its slope has no value either; such resamples count as undefined.
+    with np.errstate(invalid="ignore"):
+        return {
+            name: block_bootstrap(
+                table,
+                blocks,
+                SCORES[name],
+                pairs=pairs if name == TESTED else [],
+                bounds=bounds,
+                level=settings.level,
+                replicates=settings.replicates if name == TESTED else min(settings.replicates, SHOWN_REPLICATES),
+                seed=settings.seed,
+            )
+            for name, bounds in BOUNDS.items()
+        }
 
 
 def _blocks_with_events(table: np.ndarray, blocks: np.ndarray) -> np.ndarray:

@@ -137,7 +137,8 @@ class SkillReport:
                 "masks": list(tables.mask_rows(analysis)),
                 "best_and_worst_cases": tables.case_rows(analysis),
                 "groups": tables.group_rows(analysis),
-                "provenance": dict(analysis.evaluation.provenance),
+                # Sorted, so that the order of merging changes nothing.
+                "provenance": json.loads(json.dumps(dict(analysis.evaluation.provenance), sort_keys=True)),
             }
         )
 
@@ -300,8 +301,10 @@ def _by_lead(analysis: Analysis) -> list[dict[str, Any]]:
 
 
 def _scorecards(analysis: Analysis) -> list[dict[str, Any]]:
-    """A table of marks for each comparison: thresholds down, lead times across."""
-    cards = []
+    """A table of marks for each comparison: thresholds down, lead times across; none where nothing can be ranked."""
+    cards: list[dict[str, Any]] = []
+    if analysis.n_tests == 0:
+        return cards
     for comparison in analysis.comparisons:
         rows = [
             {
@@ -329,7 +332,7 @@ def _cases(analysis: Analysis) -> dict[str, Any]:
         "threshold": f"{rows[0]['threshold']:g}" if rows else "",
         "rows": [
             {
-                "time": row["shown"],
+                "time": utc(np.datetime64(row["issue_time"].removesuffix("Z"))),
                 "source": row["source"],
                 "observed": tables.whole(row["observed"]),
                 "csi": [tables.number(row["csi"][model]) for model in analysis.models],
@@ -418,7 +421,7 @@ def _provenance(analysis: Analysis) -> list[tuple[str, str]]:
     evaluation, counts, settings = analysis.evaluation, analysis.case_counts, analysis.settings
     held = evaluation.provenance
     rows: list[tuple[str, str]] = []
-    for label, source in held["sources"].items():
+    for label, source in sorted(held["sources"].items()):
         length = source.get("interval_minutes")
         kind = "instantaneous values" if length is None else f"means over {length:g} min"
         rows += [

@@ -99,7 +99,8 @@ def performance_guides() -> list[Line]:
     """Curves of equal CSI and lines of equal frequency bias."""
     guides = []
     for csi in (0.1, 0.3, 0.5, 0.7, 0.9):
-        success = np.linspace(csi, 1.0, 40)
+        # Denser where the curve is steep.
+        success = np.geomspace(csi, 1.0, 40)
         # 1 / CSI = 1 / POD + 1 / SR - 1
         detection = 1.0 / (1.0 / csi - 1.0 / success + 1.0)
         notes = [""] * 40
@@ -179,34 +180,37 @@ def fss_charts(analysis: Analysis, leads: Sequence[int]) -> list[Chart]:
 
 
 def spectrum_charts(analysis: Analysis, leads: Sequence[int]) -> list[Chart]:
-    """Power of dBR against wavelength, models beside the observation, one chart a lead time."""
+    """Power of dBR against wavelength, models beside the observation; then the share of the observed that is kept."""
     style, pixel_km = styles(analysis), float(analysis.evaluation.provenance["pixel_km"])
     pooled = pooled_sums(analysis, "spectrum", SpectrumSums)
-    charts = []
+    spectra: list[Chart] = []
+    kept: list[Chart] = []
     for lead in leads:
         lines: list[Line] = []
+        shares: list[Line] = []
         for model, sums in pooled.items():
             power = spectrum(sums[lead], pixel_km=pixel_km)
+            km = power.wavelength_km
             if not lines:
-                lines.append(Line("observed", power.wavelength_km, _positive(power.observed), OBSERVED))
-            lines.append(Line(model, power.wavelength_km, _positive(power.forecast), style[model]))
+                lines.append(_thinned(Line("observed", km, _positive(power.observed), OBSERVED)))
+                shares.append(Line("", km[[0, -1]], np.full(2, 100.0)))
+            lines.append(_thinned(Line(model, km, _positive(power.forecast), style[model])))
+            share = 100.0 * lines[-1].y / lines[0].y
+            shares.append(Line(model, lines[-1].x, share, style[model]))
         values = np.concatenate([line.y for line in lines]) if lines else np.zeros(0)
         values = values[np.isfinite(values)]
         if values.size == 0:
             continue
         low, high = 10.0 ** np.floor(np.log10(values.min())), 10.0 ** np.ceil(np.log10(values.max()))
-        x = lines[0].x
-        charts.append(
-            Chart(
-                f"{analysis.lead_minutes[lead]:g} min",
-                # Large scales on the left, as spectra are drawn.
-                Axis("wavelength [km]", float(x.max()) * 1.05, float(x.min()) * 0.95, log=True, ticks=_octaves(x)),
-                Axis("power of dBR", low, high if high > low else 10 * low, log=True),
-                [_thinned(line) for line in lines],
-                f"power spectra at {analysis.lead_minutes[lead]:g} min",
-            )
-        )
-    return charts
+        km, minutes = lines[0].x, f"{analysis.lead_minutes[lead]:g} min"
+        # Large scales on the left, as spectra are drawn.
+        x = Axis("wavelength [km]", float(km.max()) * 1.05, float(km.min()) * 0.95, log=True, ticks=_octaves(km))
+        power_axis = Axis("power of dBR [dB²]", low, high if high > low else 10 * low, log=True)
+        spectra.append(Chart(f"power at {minutes}", x, power_axis, lines, f"power spectra at {minutes}"))
+        top = min(step_range([line.y for line in shares], least=120.0)[1], 300.0)
+        share_axis = Axis("power kept [%]", 0.0, top)
+        kept.append(Chart(f"share of the observed at {minutes}", x, share_axis, shares, f"power kept at {minutes}"))
+    return spectra + kept
 
 
 def ensemble_charts(analysis: Analysis) -> list[tuple[str, list[Chart]]]:

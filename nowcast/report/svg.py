@@ -12,7 +12,7 @@ from nowcast.report.chart import STYLES, Axis, Chart, Line
 
 WIDTH, HEIGHT = 320, 230
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 24, 38
-FONT = 11
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def draw_svg(chart: Chart, *, width: int = WIDTH, height: int = HEIGHT) -> Markup:
@@ -145,6 +145,10 @@ def _number(value: float) -> str:
 
 
 def _label(value: float) -> str:
+    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+        mantissa, exponent = f"{value:.0e}".split("e")
+        power = "10" + str(int(exponent)).translate(SUPERSCRIPTS)
+        return power if mantissa == "1" else f"{mantissa}·{power}"
     return f"{value:.4g}".replace("-", "−")
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from nowcast.report.analysis import BOUNDS, Analysis, Comparison, group_cases, score_of
-from nowcast.report.frames import utc
 from nowcast.verification.bootstrap import MIN_BLOCKS
 from nowcast.verification.evaluation import ranked_cases
 from nowcast.verification.score_table import score_rows
@@ -103,7 +102,6 @@ def case_rows(analysis: Analysis) -> list[dict[str, Any]]:
         {
             "source": case.source,
             "issue_time": f"{case.issue_time}Z",
-            "shown": utc(case.issue_time),
             "threshold": float(counts.thresholds[t]),
             "observed": int(together.observed[0, place[case], t]),
             "csi": {model: float(values[m, place[case], t]) for m, model in enumerate(counts.models)},

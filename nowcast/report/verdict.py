@@ -45,14 +45,13 @@ class Verdict:
 
 
 def verdicts(analysis: Analysis) -> list[Verdict]:
-    """Thresholds ascending: one for each comparison with a reference, or one for all where nothing can be ranked."""
+    """Thresholds ascending: one for each comparison, or one for all where nothing can be ranked."""
     found = []
     for t in range(analysis.thresholds.size):
-        compared = [c for c in analysis.comparisons if c.reference in analysis.references]
-        if all(set(comparison.decision[:-1, t]) <= {"few", "undefined"} for comparison in compared):
+        if all(set(comparison.decision[:-1, t]) <= {"few", "undefined"} for comparison in analysis.comparisons):
             found.append(_described(analysis, t))
         else:
-            found += [_verdict(analysis, comparison, t) for comparison in compared]
+            found += [_verdict(analysis, comparison, t) for comparison in analysis.comparisons]
     return found
 
 
@@ -118,10 +117,13 @@ def _described(analysis: Analysis, t: int) -> Verdict:
     else:
         values = zip(analysis.models, analysis.scores["csi"].value[:, -1, t], strict=True)
         listed = ", ".join(f"{name} {'undefined' if np.isnan(value) else f'{value:.3f}'}" for name, value in values)
-        text = (
-            f"{head}: described, not ranked ({blocks} {block_words(analysis, blocks)} with events, {MIN_BLOCKS} are "
-            f"needed). CSI over all lead times: {listed}."
+        events = f"{blocks} {block_words(analysis, blocks)} with events"
+        why = (
+            f"described, not ranked ({events}, {MIN_BLOCKS} are needed)"
+            if analysis.comparisons
+            else f"no model to compare with ({events})"
         )
+        text = f"{head}: {why}. CSI over all lead times: {listed}."
     return Verdict(threshold, None, None, text, False, "few")
 
 

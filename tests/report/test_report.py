@@ -1,0 +1,267 @@
+"""The report: one set of numbers in every file, no number without its n, and a page that a browser shows whole."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from cli.plot import command as plot_command
+from cli.report import command
+from nowcast.errors import ConfigError, DataError
+from nowcast.report.analysis import Settings
+from nowcast.report.report import SkillReport, report_schema
+from nowcast.verification.counts import CONTINGENCY
+from nowcast.verification.evaluation import Evaluation, merge_evaluations
+from nowcast.verification.score_table import COLUMNS
+from nowcast.verification.scores import csi, pool
+from tests.report.browser import Browser
+from tests.report.small_skill import small_evaluation, with_fields
+from tests.report.test_analysis import changed
+
+FAST = Settings(replicates=300)
+
+
+def report(evaluation: Evaluation | None = None) -> SkillReport:
+    return SkillReport.of([small_evaluation(cases=25) if evaluation is None else evaluation], settings=FAST)
+
+
+def rows_of_tables(page: str) -> dict[str, list[list[str]]]:
+    """Cells of every table by its caption, tags taken off."""
+    found = {}
+    for table in re.findall(r"<table.*?</table>", page, re.DOTALL):
+        caption = re.search(r"<caption>(.*?)</caption>", table, re.DOTALL)
+        rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+        cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+        plain = [[html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in row] for row in cells]
+        found["" if caption is None else html.unescape(caption[1])] = plain
+    return found
+
+
+def test_numbers_on_the_page_are_the_counts() -> None:
+    evaluation = small_evaluation(cases=25)
+    table = rows_of_tables(report(evaluation).to_html())["CSI at ≥ 1 mm/h"]
+    header, *rows = table
+    pooled = pool(evaluation.counts, ("case",))
+    values = csi(pooled)
+    assert header[:4] == ["lead [min]", "net", "persistence", "extrapolation"]
+    assert [row[0] for row in rows] == ["15", "30", "45", "60", "all"]
+    for lead, row in enumerate(rows[:-1]):
+        for m in range(3):
+            assert float(row[1 + m].split()[0]) == pytest.approx(values[m, lead, 1], abs=0.0005)
+        assert int(row[6].replace("\u202f", "")) == pooled.observed[0, lead, 1]
+        assert row[7] == f"{100 * pooled.observed[0, lead, 1] / pooled.total[0, lead, 1]:.1f} %"
+        assert row[8] == "15.0 %" and row[9] == "25"
+    difference = values[0, 0, 1] - values[1, 0, 1]
+    assert rows[0][4].startswith(f"{difference:+.3f} [") and rows[0][4].endswith("▲")
+
+
+def test_every_file_has_the_same_numbers() -> None:
+    made = report()
+    values = made.to_dict()
+    from_json = {
+        (row["model"], row["lead_minutes"], row["threshold"], row["metric"]): row
+        for row in values["scores"]
+        if row["threshold"] is not None
+    }
+    rows = list(csv.DictReader(io.StringIO(made.to_csv())))
+    assert tuple(rows[0]) == COLUMNS
+    checked = 0
+    for row in rows:
+        if row["aggregation"] == "pooled" and row["threshold"]:
+            lead = float(row["lead_minutes"]) if row["lead_minutes"] else None
+            other = from_json[row["model"], lead, float(row["threshold"]), row["metric"]]
+            for key in ("value", "ci_low", "ci_high"):
+                assert other[key] == (float(row[key]) if row[key] else None)
+            assert other["hits"] == int(row["hits"])
+            checked += 1
+    assert checked == len(from_json)
+    overall = from_json["net", None, 1.0, "csi"]
+    cell = f"{overall['value']:.3f} [{overall['ci_low']:.3f}, {overall['ci_high']:.3f}]"
+    assert cell in made.to_markdown()
+    assert cell in rows_of_tables(made.to_html())["CSI at ≥ 1 mm/h"][-1][1]
+
+
+def test_the_json_file_validates_against_the_shipped_schema() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(report_schema())
+    validator.check_schema(report_schema())
+    empty = small_evaluation(cases=25)
+    zero = np.zeros_like(empty.counts.hits)
+    nothing = changed(empty, hits=zero, false_alarms=zero, misses=zero, correct_negatives=empty.counts.total)
+    for evaluation in (
+        small_evaluation(cases=25),
+        small_evaluation(cases=1),
+        nothing,
+        with_fields(small_evaluation(cases=6, leads=2), members=3),
+    ):
+        values = json.loads(report(evaluation).to_json())
+        errors = [f"{list(error.absolute_path)}: {error.message}" for error in validator.iter_errors(values)]
+        assert errors == []
+    values["scores"][0]["value"] = "NaN"
+    assert not validator.is_valid(values)
+
+
+def test_undefined_cells_say_why_and_are_null_in_json() -> None:
+    evaluation = small_evaluation(cases=25)
+    cleared = {name: np.array(getattr(evaluation.counts, name)) for name in CONTINGENCY}
+    for name in ("hits", "false_alarms", "misses"):
+        cleared[name][..., 2] = 0
+    cleared["correct_negatives"][..., 2] = evaluation.counts.total[..., 2]
+    made = report(changed(evaluation, **cleared))
+    page = made.to_html()
+    assert rows_of_tables(page)["CSI at ≥ 10 mm/h"][1][1] == "undefined (0 observed, 0 forecast)"
+    assert "undefined (0 observed, 0 forecast)" in made.to_markdown()
+    (row,) = [
+        row
+        for row in made.to_dict()["scores"]
+        if (row["model"], row["lead_minutes"], row["threshold"], row["metric"]) == ("net", 15.0, 10.0, "csi")
+    ]
+    assert row["value"] is None and row["undefined_reason"] == "undefined (0 observed, 0 forecast)"
+    for text in (page, made.to_markdown(), made.to_json()):
+        assert "nan" not in re.sub(r"[a-z]nan|nan[a-z]", "", text.lower())
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    evaluation = with_fields(small_evaluation(cases=8, leads=2), members=3)
+    one, two = report(evaluation), report(evaluation)
+    for kind in ("to_html", "to_markdown", "to_csv", "to_json"):
+        assert getattr(one, kind)() == getattr(two, kind)()
+
+
+def test_synthetic_data_is_labelled_before_any_number() -> None:
+    made = report(small_evaluation(cases=25, synthetic=True))
+    for text in (made.to_html(), made.to_markdown()):
+        body = text.partition("</head>")[2] or text
+        assert body.index("Synthetic data") < body.index("25 forecasts issued")
+    assert made.to_dict()["synthetic"] is True
+    assert "Synthetic data" not in report().to_html()
+
+
+def test_a_page_of_one_event_ranks_nothing() -> None:
+    page = report(small_evaluation(cases=30, hours_apart=0.05)).to_html()
+    assert "single event is described here, and nothing is ranked" in page
+    assert "beats" not in page and "▲</td>" not in page and "Scorecard" not in page
+
+
+def test_the_page_asks_for_nothing_and_escapes_names() -> None:
+    evaluation = small_evaluation(cases=25, models=("<b>net</b>", "persistence"))
+    page = report(evaluation).to_html()
+    assert "<b>net</b>" not in page and "&lt;b&gt;net&lt;/b&gt;" in page and "nobody &amp; sons" in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert "<script" not in page and "url(" not in page and "@import" not in page
+
+
+def test_provenance_tells_what_a_score_depends_on() -> None:
+    page = html.unescape(report().to_html())
+    for wanted in ("Z = 200 R^1.6", ">= threshold", "0123456789abcdef", "100x100 pixels of 1x1 km", "seed 0",
+                   "Benjamini", "never 0, never 1", "15.0 % of the pixels are masked", "abababab…"):  # fmt: skip
+        assert wanted in page
+
+
+def test_several_evaluations_are_merged_exactly_and_refused_when_they_do_not_fit(tmp_path: Path) -> None:
+    spring = small_evaluation(cases=15)
+    summer = small_evaluation(cases=15, start="2024-07-01T00:00", source="more rain")
+    made = SkillReport.of([spring, summer], settings=FAST)
+    whole = report(merge_evaluations([summer, spring]))
+    assert made.to_json() == whole.to_json() and made.to_dict()["cases"] == 30
+    other = small_evaluation(cases=15, thresholds=(0.2, 2.0, 20.0))
+    with pytest.raises(DataError, match=r"a has the thresholds 0.1, 1, 10, b has 0.2, 2, 20"):
+        SkillReport.of([spring, other], settings=FAST, names=["a", "b"])
+
+
+def test_fields_bring_scale_spectra_ensembles_and_frames() -> None:
+    page = report(with_fields(small_evaluation(cases=6, leads=2), members=3)).to_html()
+    for heading in ("Fractions skill score by scale", "Power spectra", "Reliability", "ROC", "Rank histogram",
+                    "Spread and error", "Best case", "Worst case", "Continuous scores"):  # fmt: skip
+        assert heading in page
+    # Two cases, observed and three models, two lead times.
+    assert page.count('<img src="data:image/png;base64,') == 2 * 4 * 2
+    assert page.count('<svg class="chart"') == 3 * 4 + 2 + 3 + 3 * 2 + 2 * 2 + 2 * 3 + 1 + 1
+    plain = report(small_evaluation(cases=6)).to_html()
+    assert "Power spectra" not in plain and "<img" not in plain
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_command_writes_all_files_and_overwrites_nothing(tmp_path: Path) -> None:
+    skill = small_evaluation(cases=25).save(tmp_path / "skill")
+    page = tmp_path / "out" / "report.html"
+    files = {kind: tmp_path / f"report.{kind}" for kind in ("markdown", "json", "csv")}
+    options = [part for kind, path in files.items() for part in (f"--{kind}", path)]
+    said = run(skill, "-o", page, *options, "--replicates", 300, "--title", "Nets of May")
+    assert "25 cases in 25 independent rain episodes" in said
+    assert "<h1>Nets of May</h1>" in page.read_text(encoding="utf-8")
+    assert json.loads(files["json"].read_text(encoding="utf-8"))["intervals"]["replicates"] == 300
+    with pytest.raises(ConfigError, match="exists"):
+        run(skill, "-o", page)
+    with pytest.raises(DataError, match="is not an evaluation"):
+        run(tmp_path, "-o", tmp_path / "x.html")
+    assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.parametrize("kind", ["csi", "frequency_bias", "performance", "fss", "spectra", "samples"])
+def test_skill_is_drawn_as_pictures(kind: str, tmp_path: Path) -> None:
+    skill = with_fields(small_evaluation(cases=6, leads=2)).save(tmp_path / "skill")
+    arguments = ["skill", str(skill), "--kind", kind, "-o", str(tmp_path / "x.png"), "--replicates", "200"]
+    result = CliRunner().invoke(plot_command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0 and (tmp_path / "x.png").stat().st_size > 10_000
+
+
+def test_pictures_of_unknown_thresholds_are_refused(tmp_path: Path) -> None:
+    skill = small_evaluation(cases=3).save(tmp_path / "skill")
+    for kind, threshold, message in (("csi", "2", "2 is not among"), ("fss", "1", "nothing for fss")):
+        arguments = ["skill", str(skill), "--kind", kind, "--threshold", threshold, "-o", str(tmp_path / "x.png")]
+        with pytest.raises(ConfigError, match=message):
+            CliRunner().invoke(plot_command, arguments, catch_exceptions=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("width", "scheme", "media"), [(1200, "light", "screen"), (375, "dark", "screen"), (750, "light", "print")]
+)
+def test_a_browser_shows_all_figures_and_asks_the_network_for_nothing(
+    width: int, scheme: str, media: str, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    made = report(with_fields(small_evaluation(cases=25, leads=4, synthetic=True), members=3))
+    page.write_text(made.to_html(), encoding="utf-8")
+    measure = """return [...document.querySelectorAll('svg.chart, .frames img, table')].map(node => {
+        const box = node.getBoundingClientRect();
+        return [node.tagName, box.width, box.height, node.tagName !== 'IMG' || node.naturalWidth > 0]; })"""
+    with Browser() as browser:
+        browser.emulate(width=width, height=900, scheme=scheme, media=media)
+        browser.open(page)
+        found: list[list[Any]] = browser.run(measure)
+        assert len(found) > 40
+        assert all(across > 60 and down > 20 and loaded for _, across, down, loaded in found)
+        assert browser.run("return document.documentElement.scrollWidth") <= width
+        colours = browser.run(
+            "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+        )
+        light, dark = (np.mean([int(part) for part in re.findall(r"\d+", colour)[:3]]) for colour in colours[::-1])
+        assert (light > 200 and dark < 60) if scheme == "light" else (light < 60 and dark > 200)
+        assert browser.complaints() == [] and browser.requests() == []
+
+
+@pytest.mark.slow
+def test_a_large_report_is_quick_and_small() -> None:
+    """200 cases, 3 models, 6 thresholds, 20 leads from stored counts: 5 s and 2 MB."""
+    import time
+
+    evaluation = small_evaluation(cases=200, leads=20, thresholds=(0.1, 0.5, 1.0, 5.0, 10.0, 30.0))
+    started = time.process_time()
+    page = SkillReport.of([evaluation]).to_html()
+    assert time.process_time() - started <= 5.0 and len(page.encode()) <= 2_000_000
