@@ -16,6 +16,7 @@ from cli.options import TIME, echo_json, json_option, output_option, overwrite_o
 
 EXIT_PARTIAL = 5
 EXIT_GATE = 10
+SCHEDULER_TIMEOUT = "20s"
 GATE = re.compile(r"^(?P<metric>[a-z0-9_]+)@(?P<threshold>[0-9.]+)mm(?::(?P<lead>[0-9.]+)min)?=(?P<least>-?[0-9.]+)$")
 
 
@@ -269,7 +270,7 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Any]:
         except ImportError as error:
             raise MissingPackageError("distributed", "dask", "scoring on a Dask cluster") from error
         try:
-            client = Client(scheduler, timeout="20s")
+            client = Client(scheduler, timeout=SCHEDULER_TIMEOUT)
         except (OSError, ValueError) as error:
             raise ConfigError(f"no Dask scheduler answers at {scheduler}: {error}") from error
         with client:
