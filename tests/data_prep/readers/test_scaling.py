@@ -1,0 +1,45 @@
+"""Exact scaling: every step of every source is the float32 nearest to its decimal number."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.readers.scaling import per_hour, rescale
+
+
+@pytest.mark.parametrize(
+    ("gain", "minutes"), [("0.05", 6), ("0.05", 10), ("0.01", 5), ("0.1", 60), ("0.001", 5), ("0.01", 15)]
+)
+def test_steps_are_the_nearest_float32(gain: str, minutes: int) -> None:
+    stored = np.arange(4096, dtype=np.uint16)
+    rates = rescale(stored, float(gain), 0.0, factor=per_hour(minutes)).astype(np.float32)
+    exact = [Decimal(gain) * 60 * int(value) / minutes for value in stored]
+    np.testing.assert_array_equal(rates, np.array([np.float32(str(value)) for value in exact]))
+
+
+@given(
+    st.integers(-32768, 65535),
+    st.decimals("-10", "10", places=4),
+    st.decimals("-100", "100", places=3),
+    st.sampled_from([1, 5, 6, 10, 15, 60, 7.5]),
+)
+def test_any_decimal_scale_is_rounded_once(value: int, gain: Decimal, offset: Decimal, minutes: float) -> None:
+    exact = (Fraction(gain) * value + Fraction(offset)) * 60 / Fraction(minutes)
+    found = rescale(np.array([value], dtype=np.int32), str(gain), str(offset), factor=per_hour(minutes))
+    assert found[0] == float(exact)
+
+
+def test_floats_and_awkward_scales_are_multiplied_as_they_are() -> None:
+    np.testing.assert_allclose(rescale(np.array([1.5, np.nan]), 2, 1), [4, np.nan])
+    np.testing.assert_allclose(rescale(np.array([3], dtype=np.int16), np.pi, 0.0), [3 * np.pi])
+
+
+def test_an_interval_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        per_hour(0)
