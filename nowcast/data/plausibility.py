@@ -27,31 +27,38 @@ WHAT = {
 def implausible_frames(series: Mapping[str, np.ndarray], present: np.ndarray, *, pixels: int) -> list[tuple[int, str]]:
     """Frames that leave the range of their neighbours by far, with what gives them away.
 
+    Where the frames around all measure the same number of pixels, one pixel more or fewer is odd.
+
     Args:
         series: (T,) arrays valid_pixels, wet_share, edge_share, mean_rate.
         present: (T,) bool.
         pixels: Number of pixels of the grid.
     """
+    found: dict[int, str] = {}
+    measured = np.where(present, series["valid_pixels"].astype(np.float64), np.nan)
+    low, high, number = _neighbour_range(measured)
+    for index in np.flatnonzero((number == 2 * NEIGHBOURS) & (low == high) & (measured != low)):
+        more = int(measured[index] - low[index])
+        found[int(index)] = f"{abs(more)} pixels {'more' if more > 0 else 'fewer'} are measured than in all around it"
     shares = {
         "valid_pixels": series["valid_pixels"] / pixels,
         "wet_share": series["wet_share"],
         "edge_share": series["edge_share"],
     }
-    found: dict[int, str] = {}
     for name, values in shares.items():
         values = np.where(present, np.nan_to_num(values.astype(np.float64)), np.nan)
-        low, high, enough = _neighbour_range(values)
+        low, high, number = _neighbour_range(values)
         margin = SHARE_MARGIN[name]
-        for index in np.flatnonzero(enough & ((values < low - margin) | (values > high + margin))):
+        for index in np.flatnonzero((number >= FEWEST) & ((values < low - margin) | (values > high + margin))):
             found.setdefault(
                 int(index),
                 f"{WHAT[name]} is {values[index]:.3f}, between {low[index]:.3f} and {high[index]:.3f} around it",
             )
     rate = np.where(present, np.nan_to_num(series["mean_rate"].astype(np.float64)), np.nan)
-    low, high, enough = _neighbour_range(rate)
+    low, high, number = _neighbour_range(rate)
     with np.errstate(invalid="ignore"):
         odd = (rate > RATE_FACTOR * high + LEAST_MEAN_RATE) | (rate + LEAST_MEAN_RATE < low / RATE_FACTOR)
-    for index in np.flatnonzero(enough & odd):
+    for index in np.flatnonzero((number >= FEWEST) & odd):
         found.setdefault(
             int(index),
             f"the mean rain rate is {rate[index]:.3f} mm/h, between {low[index]:.3f} and {high[index]:.3f} around it",
@@ -60,10 +67,10 @@ def implausible_frames(series: Mapping[str, np.ndarray], present: np.ndarray, *,
 
 
 def _neighbour_range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least and largest value among the neighbours of each frame, and whether there are enough of them."""
+    """Least and largest value among the neighbours of each frame, and their number; 0 where it is not there itself."""
     padded = np.pad(values, NEIGHBOURS, constant_values=np.nan)
     offsets = [offset for offset in range(2 * NEIGHBOURS + 1) if offset != NEIGHBOURS]
     around = np.stack([padded[offset : offset + values.size] for offset in offsets])
-    enough = (~np.isnan(around)).sum(axis=0) >= FEWEST
+    number = np.where(np.isnan(values), 0, (~np.isnan(around)).sum(axis=0))
     low, high = np.fmin.reduce(around, axis=0), np.fmax.reduce(around, axis=0)
-    return low, high, enough & ~np.isnan(values)
+    return low, high, number

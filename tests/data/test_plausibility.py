@@ -50,6 +50,17 @@ def test_a_frame_with_too_few_neighbours_is_not_judged() -> None:
     assert found(series(wet_share=(5, 0.9)), present) == [5]
 
 
+def test_a_single_pixel_counts_where_the_mask_stands_still() -> None:
+    assert found(series(valid_pixels=(5, 701.0))) == [5]
+    moving = series()
+    moving["valid_pixels"] += np.arange(FRAMES) % 3
+    moving["valid_pixels"][5] += 5
+    assert found(moving) == []
+    outage = series()
+    outage["valid_pixels"][6:] -= 10
+    assert found(outage) == []
+
+
 def test_the_reason_names_what_is_odd() -> None:
     ((_, reason),) = implausible_frames(series(valid_pixels=(5, 600.0)), np.ones(FRAMES, dtype=bool), pixels=1000)
-    assert reason == "the measured share of pixels is 0.600, between 0.700 and 0.700 around it"
+    assert reason == "100 pixels fewer are measured than in all around it"
