@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.checkpoint import checkpoint
 
-from nowcast.nn import checks
+from nowcast.nn import checks, kernels
 from nowcast.nn.cell import ConvCell
 from nowcast.nn.checks import Activation, Size, State
 from nowcast.nn.sequences import Layout
@@ -186,6 +186,9 @@ class RecurrentLayers(nn.Module):
         self, cell: ConvCell, frames: Tensor | None, layout: Layout, state: State, *, backward: bool
     ) -> tuple[Tensor, State]:
         """All h of one cell, (N, D, *S'), and its state after the last step (the first one, if backward)."""
+        fits = layout.counts is None and not self.recompute
+        if fits and kernels.has_fast_sequence(cell, frames, state, layout.num_steps):
+            return kernels.fast_sequence(cell, frames, state, layout.num_steps, backward=backward)
         advance: Callable[[Tensor, State], State] = cell.step
         if cell.weight_ih is None or frames is None:
             steps: Sequence[Tensor] = [cell.input_gates(None)] * layout.num_steps
