@@ -36,6 +36,7 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     with rasterio.MemoryFile(source.read(_MAX_FILE_BYTES)) as memory, memory.open(driver="GTiff") as file:
         items = _items(source, file.tags().get("GDAL_METADATA", ""))
         grid = _grid(source, file, options)
+        _check_blocks(source, file)
         part = select(grid, options, source)
         values = file.read(1, window=((part.rows.start, part.rows.stop), (part.columns.start, part.columns.stop)))
     relation = options.z_relation or FMI_Z_RELATION
@@ -101,6 +102,15 @@ def _time(source: Source, items: dict[str, str], options: ReadOptions) -> np.dat
     if stamp or named is None:
         raise source.error(f"its observation time is {stamp!r}, wanted YYYYmmddHHMM", "declare time_pattern")
     return named
+
+
+def _check_blocks(source: Source, file: Any) -> None:
+    """Refuse an image with blocks that are not there: they would read as 0, which is dry."""
+    rows, columns = file.block_shapes[0]
+    for row in range(-(-file.height // rows)):
+        for column in range(-(-file.width // columns)):
+            if file.get_tag_item(f"BLOCK_SIZE_{column}_{row}", dm="TIFF", bidx=1) is None:
+                raise source.error(f"its block {row}, {column} is not there", "the file is incomplete: fetch it again")
 
 
 def _grid(source: Source, file: Any, options: ReadOptions) -> Grid:

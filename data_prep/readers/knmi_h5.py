@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 import h5py
 import numpy as np
@@ -19,6 +20,7 @@ from data_prep.readers.selection import select
 from data_prep.readers.source import HDF5, Source, number, text
 from nowcast.data.grid import Grid
 from nowcast.data.units import ZRelation
+from nowcast.errors import DataError
 
 KNMI_Z_RELATION = ZRelation(200.0, 1.6)
 ACCUMULATION, REFLECTIVITY = "ACCUMULATED_PRECIPITATION_[MM]", "REFLECTIVITY_[DBZ]"
@@ -119,7 +121,7 @@ def _grid(source: Source, file: h5py.File, shape: tuple[int, ...], options: Read
     if text(geographic.get("geo_pixel_def", "")) != "LU" or text(geographic.get("geo_dim_pixel", "")) != "KM,KM":
         raise source.error("its pixels are not defined by their upper left corner in km")
     proj = text(file["geographic/map_projection"].attrs["projection_proj4_params"])
-    crs = _projection_in_metres(source, proj)
+    crs = _projection_in_metres(proj)
     dx, dy = (number(geographic[f"geo_pixel_size_{axis}"]) for axis in ("x", "y"))
     if not (dx > 0 > dy):
         raise source.error(f"pixels of {dx} by {dy} km, wanted a positive and a negative size (north first)")
@@ -130,8 +132,9 @@ def _grid(source: Source, file: h5py.File, shape: tuple[int, ...], options: Read
     return grid
 
 
-def _projection_in_metres(source: Source, proj: str) -> pyproj.CRS:
-    """The declared projection; its radii are in km, which PROJ takes for metres."""
+@lru_cache(maxsize=8)
+def _projection_in_metres(proj: str) -> pyproj.CRS:
+    """The declared projection; its radii are in km, which PROJ takes for metres. Kept: parsing it takes milliseconds."""
     parts = dict(part.lstrip("+").split("=", 1) for part in proj.split() if "=" in part)
     for name in ("a", "b"):
         if name in parts and float(parts[name]) < 10_000:
@@ -139,7 +142,7 @@ def _projection_in_metres(source: Source, proj: str) -> pyproj.CRS:
     try:
         return pyproj.CRS.from_user_input(" ".join(f"+{key}={value}" for key, value in parts.items()) + " +type=crs")
     except pyproj.exceptions.CRSError as error:
-        raise source.error(f"its projection {proj!r} is not understood") from error
+        raise DataError(f"its projection {proj!r} is not understood") from error
 
 
 def _check_corners(source: Source, grid: Grid, corners: np.ndarray) -> None:

@@ -39,6 +39,7 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     part = select(grid, options, source)
     with zipfile.ZipFile(source.path) as archive:
         dates = _dates(source, archive, options)
+        _check_whole(archive)
         minutes = options.accumulation_minutes or _MINUTES
         scale = _STEP_MM * per_hour(minutes)
         for date, stored in zip(dates, _fields(source, archive, dates.size, grid.shape), strict=True):
@@ -128,6 +129,13 @@ def _date_member(source: Source, archive: zipfile.ZipFile, name: str, *, admit_p
         raise source.error(str(error), "the file is damaged, or not what it says") from error
 
 
+def _check_whole(archive: zipfile.ZipFile) -> None:
+    """Read the data once to their end, where zip compares the checksum: no frame is given before it is known right."""
+    with archive.open("data.npy") as member:
+        for _ in iter(lambda: member.read(1 << 20), b""):
+            pass
+
+
 def _fields(source: Source, archive: zipfile.ZipFile, count: int, shape: tuple[int, int]) -> Iterator[np.ndarray]:
     """The (H, W) int16 fields one after the other, so that months need the memory of a frame."""
     if archive.getinfo("data.npy").file_size > _MAX_MEMBER_BYTES:
@@ -146,7 +154,6 @@ def _fields(source: Source, archive: zipfile.ZipFile, count: int, shape: tuple[i
             if len(block) != size:
                 raise source.error(f"its data break off in frame {number} of {count}", "fetch the file again")
             yield np.frombuffer(block, dtype=dtype).reshape(shape)
-        # The checksum is compared when the member's end is reached.
         if member.read(1):
             raise source.error(f"its data go on after frame {count}")
 

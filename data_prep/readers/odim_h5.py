@@ -97,7 +97,9 @@ def _rain_rate(
     declared = _declared_relation(source, data)
     if quantity in REFLECTIVITY:
         relation = options.z_relation or declared or OPERA_Z_RELATION
-        values = relation.rain_rate(rescale(stored, gain, offset))
+        # The power is slow and most pixels are dry or missing.
+        values, wet = np.zeros(stored.shape), ~(missing | dry)
+        values[wet] = relation.rain_rate(rescale(stored[wet], gain, offset))
         used |= {"zr_a": relation.a, "zr_b": relation.b}
     else:
         if declared is not None:

@@ -58,6 +58,8 @@ def select(grid: Grid, options: ReadOptions, source: Source) -> Selection:
             "widen crop, or lower coarsen",
         )
     row_slice, column_slice = slice(rows[0], rows[0] + height * block), slice(columns[0], columns[0] + width * block)
+    if (height, width) == grid.shape:
+        return Selection(row_slice, column_slice, block, grid)
     cropped = grid.crop(row_slice, column_slice)
     if block > 1:
         x = cropped.x.reshape(width, block).mean(axis=1)

@@ -197,6 +197,21 @@ def test_a_truncated_geotiff_is_refused(tmp_path: Path) -> None:
         read_one(path)
 
 
+def test_blocks_that_are_not_there_are_not_dry(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    profile = {
+        "driver": "GTiff", "height": 64, "width": 64, "count": 1, "dtype": "uint8", "crs": "EPSG:3067", "tiled": True,
+        "blockxsize": 32, "blockysize": 32, "compress": "deflate", "sparse_ok": True,
+        "transform": rasterio.Affine(250, 0, 300_000, 0, -250, 7_000_000),
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(np.full((32, 64), 64, dtype=np.uint8), 1, window=((0, 32), (0, 64)))
+        file.update_tags(GDAL_METADATA=METADATA.format(time="201609281445", unit="dBZ", gain="0.5"))
+    with pytest.raises(DataError, match="its block 1, 0 is not there"):
+        read_one(path)
+
+
 @pytest.mark.parametrize(
     ("package", "contents", "extra"), [("rasterio", b"II*\x00", "geotiff"), ("eccodes", b"GRIB", "grib")]
 )
