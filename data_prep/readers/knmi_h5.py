@@ -134,7 +134,7 @@ def _grid(source: Source, file: h5py.File, shape: tuple[int, ...], options: Read
 
 @lru_cache(maxsize=8)
 def _projection_in_metres(proj: str) -> pyproj.CRS:
-    """The declared projection; its radii are in km, which PROJ takes for metres. Kept: parsing it takes milliseconds."""
+    """The declared projection, kept once parsed; its radii are in km, which PROJ takes for metres."""
     parts = dict(part.lstrip("+").split("=", 1) for part in proj.split() if "=" in part)
     for name in ("a", "b"):
         if name in parts and float(parts[name]) < 10_000:
