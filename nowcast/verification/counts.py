@@ -513,20 +513,19 @@ def _count_rows(
     The kernel knows float32 and float64. Every value of a smaller dtype is one of theirs, so comparing after the
     conversion is comparing before it.
     """
-    from nowcast.verification.count_kernel import count_rows
+    from nowcast.verification.count_kernel import count_fields
 
     exact = all(np.can_cast(field.dtype, np.float32) for field in fields)
     dtype = np.dtype(np.float32 if exact else np.float64)
     levels = [limit.astype(dtype) for limit in limits]
     rows, height, width = fields[0].shape
     if all(field.flags.c_contiguous and field.dtype == dtype for field in fields):
-        flat = [field.reshape(rows, height * width) for field in fields]
-        count_rows(*flat, *levels, events, valid)  # type: ignore[call-arg]
+        count_fields(*fields, *levels, events, valid)  # type: ignore[call-arg]
         return
     lines = max(1, PIECE // max(1, width))
     for row, start in itertools.product(range(rows), range(0, height, lines)):
-        pieces = [_converted(field[row, start : start + lines], dtype).reshape(1, -1) for field in fields]
-        count_rows(*pieces, *levels, events[row : row + 1], valid[row : row + 1])  # type: ignore[call-arg]
+        pieces = [_converted(field[row, start : start + lines], dtype)[None] for field in fields]
+        count_fields(*pieces, *levels, events[row : row + 1], valid[row : row + 1])  # type: ignore[call-arg]
 
 
 def _converted(field: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:

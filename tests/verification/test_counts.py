@@ -128,6 +128,17 @@ def test_blocks_of_the_kernel_have_no_seams(size: int) -> None:
     )
 
 
+@pytest.mark.parametrize("height", [1, 3, 4, 5, 8, 11])
+@pytest.mark.parametrize("width", [1, 63, 64, 65, 130])
+def test_tiles_of_the_kernel_have_no_seams(height: int, width: int) -> None:
+    forecast, observed = rain((2, height, width), 13), rain((2, height, width), 14)
+    forecast[:, height // 2 :, width // 2 :] = 0
+    levels = [0.0, 0.1, 1.0, 30.0]
+    np.testing.assert_array_equal(
+        count_events(forecast, observed, levels).table(), count_events_numpy(forecast, observed, levels).table()
+    )
+
+
 def test_a_value_on_the_threshold_is_an_event_in_its_own_dtype() -> None:
     for kind in ("f2", "f4", "f8"):
         tenth = np.full((1, 1), 0.1, dtype=kind)
