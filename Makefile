@@ -37,7 +37,7 @@ oracles: env
 # Moving MNIST at 32x32: 18,000 sequences in about four minutes on two cores, scored on a fixed test set.
 sanity: env
 	$(BIN)/nowcast mnist train -o runs/sanity --overwrite
-	$(BIN)/nowcast mnist evaluate runs/sanity --fail-above ce=1200,mse=24
+	$(BIN)/nowcast mnist evaluate runs/sanity --fail-above cross_entropy=1200,mse=24
 
 bench: env
 	for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
