@@ -35,8 +35,8 @@ def command() -> None:
 def frame(source: Path, output: Path, at: Any, issue: Any, lead: Any, member: int, overwrite: bool) -> None:
     """One field of SOURCE, an archive or a forecast."""
     from nowcast.errors import ConfigError, DataError
-    from nowcast.report.frames import utc
     from nowcast.report.plot import frame_figure, save_figure
+    from nowcast.report.words import utc
 
     if is_archive(source):
         from nowcast.data.archive import open_archive
@@ -83,8 +83,8 @@ def sequence(
     import numpy as np
 
     from nowcast.errors import MismatchError
-    from nowcast.report.frames import utc
     from nowcast.report.plot import save_figure, sequence_figure
+    from nowcast.report.words import utc
 
     shown = [_frames(path, against, issue) for path in forecasts]
     first = shown[0]
@@ -139,8 +139,8 @@ def animate(
 ) -> None:
     """SOURCE, an archive or a forecast, as a moving picture; with --against, beside what was observed."""
     from nowcast.errors import ConfigError, DataError
-    from nowcast.report.frames import utc
     from nowcast.report.plot import animate as write_animation
+    from nowcast.report.words import utc
 
     if is_archive(source):
         from nowcast.data.archive import open_archive

@@ -10,6 +10,7 @@ from nowcast.data.archive import RadarArchive
 from nowcast.data.forecast import Forecast
 from nowcast.data.grid import Grid
 from nowcast.errors import DataError, MismatchError
+from nowcast.report.words import utc
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +100,3 @@ def observed_at(archive: RadarArchive, times: np.ndarray) -> np.ndarray:
 def is_synthetic(forecast: Forecast) -> bool:
     """Whether a forecast says of itself that it comes from synthetic rain."""
     return str(forecast.attributes.get("synthetic", "false")).lower() == "true"
-
-
-def utc(time: np.datetime64) -> str:
-    """`2016-07-11 21:00 UTC`."""
-    return str(time.astype("datetime64[m]")).replace("T", " ") + " UTC"

@@ -20,7 +20,6 @@ from nowcast.report import tables
 from nowcast.report.analysis import SHOWN_REPLICATES, Analysis, Settings, analyse
 from nowcast.report.chart import Chart
 from nowcast.report.colours import NO_DATA, RAIN, data_uri, indexed_png
-from nowcast.report.frames import utc
 from nowcast.report.html import render
 from nowcast.report.skill_charts import (
     chosen_leads,
@@ -34,6 +33,7 @@ from nowcast.report.skill_charts import (
 )
 from nowcast.report.svg import draw_svg, style_sheet, swatch
 from nowcast.report.verdict import block_words, opening, remarks, verdicts
+from nowcast.report.words import listed, utc
 from nowcast.verification.bootstrap import MIN_BLOCKS
 from nowcast.verification.continuous import (
     mean_absolute_error,
@@ -81,7 +81,7 @@ class SkillReport:
         """
         whole = evaluations[0] if len(evaluations) == 1 else merge_evaluations(evaluations, names)
         analysis = analyse(whole, settings)
-        return cls(analysis, title or f"Skill of {_listed(analysis.candidates)}")
+        return cls(analysis, title or f"Skill of {listed(analysis.candidates)}")
 
     def to_csv(self) -> str:
         """Every score in the columns of scores.csv, with its interval where there is one."""
@@ -226,10 +226,6 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
 def _drawn(charts: Sequence[Chart], *, square: bool = False) -> list[str]:
     return [draw_svg(chart, height=300 if square else 230) for chart in charts]
 
@@ -329,6 +325,7 @@ def _scorecards(analysis: Analysis) -> list[dict[str, Any]]:
 def _cases(analysis: Analysis) -> dict[str, Any]:
     rows = tables.case_rows(analysis)
     return {
+        "model": analysis.evaluation.models[0],
         "threshold": f"{rows[0]['threshold']:g}" if rows else "",
         "rows": [
             {

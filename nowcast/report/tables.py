@@ -91,12 +91,12 @@ def mask_rows(analysis: Analysis) -> Iterator[dict[str, Any]]:
 
 
 def case_rows(analysis: Analysis) -> list[dict[str, Any]]:
-    """The best and the worst cases by the first model's CSI, leads pooled, at the middle threshold; best first."""
+    """The best and the worst cases by the CSI of the evaluation's first model, as its examples are; best first."""
     counts = analysis.case_counts
     t = counts.thresholds.size // 2
     together = pool(counts, ("lead_time",))
     values, place = csi(together), {case: index for index, case in enumerate(counts.cases)}
-    ranked = ranked_cases(counts)
+    ranked = ranked_cases(analysis.evaluation.counts)
     chosen = list(dict.fromkeys([*ranked[::-1][:SHOWN_CASES], *ranked[:SHOWN_CASES][::-1]]))
     return [
         {

@@ -25,9 +25,10 @@ from nowcast.report.colours import (
     shrink,
     shrink_factor,
 )
-from nowcast.report.frames import Frames, utc
+from nowcast.report.frames import Frames
 from nowcast.report.graticule import coarse_lat_lon, extent_km, graticule, scale_bar_km
 from nowcast.report.html import render
+from nowcast.report.words import utc
 
 PLACE_SAMPLES = 21
 
