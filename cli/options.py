@@ -18,7 +18,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|min|m|h|d)$")
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-BASELINES = ("persistence", "extrapolation")
 
 
 class TimeType(click.ParamType):
