@@ -69,8 +69,9 @@ def group(ctx: click.Context, debug: bool) -> None:
     """Precipitation nowcasting: from radar files to rain forecasts with known skill.
 
     \b
-    Exit codes: 0 done; 1 unexpected; 2 usage or configuration; 3 data that cannot be used; 4 an optional package
-    is missing; 5 finished, but something was left out; 6 model and data do not match; 10 a gate was not passed;
+    Exit codes: 0 done; 1 unexpected; 2 usage or configuration; 3 unusable
+    data; 4 an optional package is missing; 5 finished, but something was
+    left out; 6 model and data do not match; 10 a gate was not passed;
     130 Ctrl-C; 143 SIGTERM.
     """
     ctx.obj = {"debug": debug}
