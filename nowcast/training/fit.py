@@ -108,7 +108,8 @@ def fit(
     _start_weights(net, data, config, init_from)
     module = ForecastModule(net, config, data, count_events)
     checkpoint = last_readable(run / CHECKPOINTS) if resume else None
-    trainer, best, stop = _trainer(config.training, run, validates=data.validation is not None)
+    with _quiet_lightning():
+        trainer, best, stop = _trainer(config.training, run, validates=data.validation is not None)
     if trainer.is_global_zero:
         write_config(config, run / "config.yaml")
     if config.training.batch_size < trainer.world_size:
