@@ -66,6 +66,7 @@ def test_the_five_commands_run_one_after_the_other(tmp_path: Path) -> None:
     smaller = [
         "model.hidden_channels=[4]",
         "data.crop=32",
+        "data.output_frames=6",
         "data.validation_share=0.3",
         "training.max_steps=2",
         "training.validate_every=2",
