@@ -123,6 +123,11 @@ class Analysis:
         return self.case_counts.thresholds
 
     @property
+    def sign(self) -> str:
+        """What stands before a threshold: ≥, or > where only more is an event."""
+        return "≥" if self.case_counts.comparison == ">=" else ">"
+
+    @property
     def lead_minutes(self) -> np.ndarray:
         """Lead times alone, without the row of all leads."""
         return self.case_counts.lead_minutes

@@ -26,6 +26,7 @@ from nowcast.report.skill_charts import (
     ensemble_charts,
     fss_charts,
     performance_charts,
+    pooled_sums,
     sample_charts,
     score_charts,
     spectrum_charts,
@@ -42,7 +43,9 @@ from nowcast.verification.continuous import (
     root_mean_squared_error,
 )
 from nowcast.verification.evaluation import Evaluation, Example, merge_evaluations
+from nowcast.verification.measures import PooledCounts
 from nowcast.verification.score_table import COLUMNS
+from nowcast.verification.scores import csi
 
 FORMAT = "nowcast-report-1"
 
@@ -170,6 +173,7 @@ class SkillReport:
             fss=_drawn(fss_charts(analysis, few)),
             spectra=_drawn(spectrum_charts(analysis, chosen_leads(analysis, 3))),
             ensembles=[(name, _drawn(charts)) for name, charts in ensemble_charts(analysis)],
+            pooled=_pooled(analysis),
             scorecards=_scorecards(analysis),
             examples=[_example(example, analysis) for example in analysis.evaluation.examples],
             rain_legend=_rain_legend(),
@@ -199,7 +203,7 @@ class SkillReport:
             "minimum_blocks": MIN_BLOCKS,
             "level": f"{100 * analysis.settings.level:g} %",
             "blocks_word": block_words(analysis, 2),
-            "comparison": "≥" if analysis.case_counts.comparison == ">=" else ">",
+            "comparison": analysis.sign,
         }
 
 
@@ -309,7 +313,7 @@ def _scorecards(analysis: Analysis) -> list[dict[str, Any]]:
                     {
                         "decision": comparison.decision[lead, t],
                         "mark": tables.MARKS[comparison.decision[lead, t]],
-                        "words": f"{minutes:g} min, ≥ {threshold:g} mm/h: "
+                        "words": f"{minutes:g} min, {analysis.sign} {threshold:g} mm/h: "
                         f"{tables.difference_cell(analysis, comparison, lead, t)}, {analysis.n_blocks[lead, t]} "
                         f"{block_words(analysis, int(analysis.n_blocks[lead, t]))}",
                     }
@@ -374,6 +378,22 @@ def _continuous(analysis: Analysis) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _pooled(analysis: Analysis) -> dict[str, Any]:
+    """CSI after taking maxima or means of blocks, lead times pooled: names of the poolings, and rows."""
+    sums = pooled_sums(analysis, "pooled", PooledCounts, leads=True)
+    names: list[str] = []
+    rows = []
+    for t, threshold in enumerate(analysis.thresholds):
+        for model, counts in sums.items():
+            names = counts.poolings.split(",") if counts.poolings else []
+            values = csi(counts)[:, t]
+            n = int(counts.hits[0, t] + counts.misses[0, t]) if names else 0
+            cells = [tables.number(float(value)) for value in values]
+            rows.append({"threshold": f"{threshold:g}", "model": model, "cells": cells, "observed": tables.whole(n)})
+    words = [f"{kind} of {side}×{side}" for kind, side in (name.split(":") for name in names)]
+    return {"names": words, "rows": rows if words else []}
 
 
 def _example(example: Example, analysis: Analysis) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def score_charts(analysis: Analysis, name: str) -> list[Chart]:
         lines = [
             Line(model, minutes, value[m], style[model], low[m], high[m]) for m, model in enumerate(analysis.models)
         ]
-        title = f"{TITLES[name]} at ≥ {threshold:g} mm/h"
+        title = f"{TITLES[name]} at {analysis.sign} {threshold:g} mm/h"
         charts.append(Chart(title, lead_axis(analysis), axis, [*guides, *lines], f"{title} against lead time"))
     return charts
 
@@ -85,7 +85,7 @@ def performance_charts(analysis: Analysis) -> list[Chart]:
         ticks = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
         charts.append(
             Chart(
-                f"≥ {threshold:g} mm/h",
+                f"{analysis.sign} {threshold:g} mm/h",
                 Axis("success ratio (1 − FAR)", 0.0, 1.0, ticks=ticks),
                 Axis("probability of detection", 0.0, 1.0, ticks=ticks),
                 lines,
@@ -125,7 +125,7 @@ def sample_charts(analysis: Analysis) -> list[Chart]:
         # Names stand at different lead times: neighbouring lines may touch.
         named = (t + 1) * (minutes.size - 1) // analysis.thresholds.size
         notes = tuple(f"{threshold:g}" if lead == named else "" for lead in range(minutes.size))
-        lines.append(Line(f"≥ {threshold:g} mm/h", minutes, rates[:, t], notes=notes))
+        lines.append(Line(f"{analysis.sign} {threshold:g} mm/h", minutes, rates[:, t], notes=notes))
     positive = rates[rates > 0]
     low = 10.0 ** np.floor(np.log10(positive.min())) if positive.size else 0.01
     high = 10.0 ** np.ceil(np.log10(positive.max() * 1.0001)) if positive.size else 1.0
@@ -167,7 +167,7 @@ def fss_charts(analysis: Analysis, leads: Sequence[int]) -> list[Chart]:
             km = lines[0].x
             charts.append(
                 Chart(
-                    f"≥ {threshold:g} mm/h, {analysis.lead_minutes[lead]:g} min",
+                    f"{analysis.sign} {threshold:g} mm/h, {analysis.lead_minutes[lead]:g} min",
                     Axis(
                         "width of the window [km]", float(km[0]) * 0.9, float(km[-1]) * 1.1, log=True, ticks=tuple(km)
                     ),
@@ -222,7 +222,7 @@ def ensemble_charts(analysis: Analysis) -> list[tuple[str, list[Chart]]]:
     if probability:
         reliability, roc = [], []
         for t, threshold in enumerate(analysis.thresholds):
-            title = f"≥ {threshold:g} mm/h"
+            title = f"{analysis.sign} {threshold:g} mm/h"
             diagonal = Line("", np.array([0.0, 100.0]), np.array([0.0, 100.0]))
             curves, tracks = [diagonal], [diagonal]
             for model, sums in probability.items():

@@ -93,7 +93,7 @@ def _verdict(analysis: Analysis, comparison: Comparison, t: int) -> Verdict:
     threshold, decision = float(analysis.thresholds[t]), comparison.decision[:-1, t]
     blocks = analysis.n_blocks[:-1, t]
     most = int(blocks.max())
-    head = f"At ≥ {threshold:g} mm/h"
+    head = f"At {analysis.sign} {threshold:g} mm/h"
     found = set(decision)
     parts: list[str] = []
     for kind, sayings in SAYINGS.items():
@@ -111,7 +111,7 @@ def _verdict(analysis: Analysis, comparison: Comparison, t: int) -> Verdict:
 
 def _described(analysis: Analysis, t: int) -> Verdict:
     threshold, blocks = float(analysis.thresholds[t]), int(analysis.n_blocks[:, t].max())
-    head = f"At ≥ {threshold:g} mm/h"
+    head = f"At {analysis.sign} {threshold:g} mm/h"
     if blocks == 0:
         text = f"{head}: no event was observed, nor forecast by any model: no statement."
     else:
@@ -135,7 +135,7 @@ def _bias_remarks(analysis: Analysis) -> list[str]:
         for word, wrong in (("too often", values > BIAS_RANGE[1]), ("too rarely", values < BIAS_RANGE[0])):
             if wrong.any():
                 listed = ", ".join(
-                    f"{value:.2f} at ≥ {threshold:g} mm/h"
+                    f"{value:.2f} at {analysis.sign} {threshold:g} mm/h"
                     for value, threshold in zip(values[wrong], analysis.thresholds[wrong], strict=True)
                 )
                 found.append(f"{model} forecasts rain {word}: frequency bias {listed}, lead times pooled.")

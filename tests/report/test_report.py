@@ -7,6 +7,7 @@ import html
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,15 @@ def test_synthetic_data_is_labelled_before_any_number() -> None:
     assert "Synthetic data" not in report().to_html()
 
 
+def test_a_strict_comparison_is_named_everywhere() -> None:
+    evaluation = small_evaluation(cases=25)
+    strict = Evaluation(replace(evaluation.counts, comparison=">"), {}, evaluation.provenance)
+    made = report(strict)
+    for text in (html.unescape(made.to_html()), made.to_markdown()):
+        assert "≥" not in text and "At > 1 mm/h net beats" in text
+    assert made.to_dict()["comparison"] == ">"
+
+
 def test_a_page_of_one_event_ranks_nothing() -> None:
     page = report(small_evaluation(cases=30, hours_apart=0.05)).to_html()
     assert "single event is described here, and nothing is ranked" in page
@@ -181,7 +191,8 @@ def test_several_evaluations_are_merged_exactly_and_refused_when_they_do_not_fit
 def test_fields_bring_scale_spectra_ensembles_and_frames() -> None:
     page = report(with_fields(small_evaluation(cases=6, leads=2), members=3)).to_html()
     for heading in ("Fractions skill score by scale", "Power spectra", "Reliability", "ROC", "Rank histogram",
-                    "Spread and error", "Best case", "Worst case", "Continuous scores"):  # fmt: skip
+                    "Spread and error", "Best case", "Worst case", "Continuous scores",
+                    "CSI after pooling", "net is smooth: at 30 min it keeps"):  # fmt: skip
         assert heading in page
     # Two cases, observed and three models, two lead times.
     assert page.count('<img src="data:image/png;base64,') == 2 * 4 * 2
