@@ -1,0 +1,282 @@
+"""What stands on the pages of a report: dictionaries of words for the templates. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nowcast.report import tables
+from nowcast.report.analysis import Analysis
+from nowcast.report.chart import Chart
+from nowcast.report.colours import NO_DATA, RAIN, data_uri, indexed_png
+from nowcast.report.provenance import provenance_rows, summary
+from nowcast.report.skill_charts import (
+    chosen_leads,
+    ensemble_charts,
+    fss_charts,
+    performance_charts,
+    pooled_sums,
+    sample_charts,
+    score_charts,
+    spectrum_charts,
+    styles,
+)
+from nowcast.report.svg import draw_svg, style_sheet, swatch
+from nowcast.report.verdict import block_words, opening, remarks, verdicts
+from nowcast.report.words import utc
+from nowcast.verification.bootstrap import MIN_BLOCKS
+from nowcast.verification.continuous import (
+    mean_absolute_error,
+    mean_error,
+    pearson_correlation,
+    root_mean_squared_error,
+)
+from nowcast.verification.evaluation import Example
+from nowcast.verification.measures import PooledCounts
+from nowcast.verification.scores import csi
+
+
+def words_of(analysis: Analysis, title: str) -> dict[str, Any]:
+    """What the HTML and the Markdown page say alike."""
+    return {
+        "title": title,
+        "synthetic": analysis.evaluation.is_synthetic,
+        "models": analysis.models,
+        "references": analysis.references,
+        "summary": summary(analysis),
+        "opening": opening(analysis),
+        "verdicts": _by_threshold(analysis),
+        "remarks": remarks(analysis),
+        "overall": _overall(analysis),
+        "by_lead": _by_lead(analysis),
+        "difference_names": [f"{c.model} − {c.reference}" for c in analysis.comparisons],
+        "cases": _cases(analysis),
+        "groups": _groups(analysis),
+        "continuous": _continuous(analysis),
+        "provenance": provenance_rows(analysis),
+        "left_out": analysis.evaluation.left_out(),
+        "marks": [(mark, tables.MEANINGS[name]) for name, mark in tables.MARKS.items()],
+        "minimum_blocks": MIN_BLOCKS,
+        "level": f"{100 * analysis.settings.level:g} %",
+        "blocks_word": block_words(analysis, 2),
+        "comparison": analysis.sign,
+    }
+
+
+def pictures_of(analysis: Analysis) -> dict[str, Any]:
+    """What only the HTML page has: charts, scorecards, frames."""
+    style = styles(analysis)
+    few = chosen_leads(analysis, 2)
+    return {
+        "chart_css": style_sheet(),
+        "legend": [{"name": name, "swatch": swatch(style[name])} for name in analysis.models],
+        "score_rows": [
+            [draw_svg(chart) for chart in row]
+            for row in zip(
+                *(score_charts(analysis, name) for name in ("csi", "pod", "far", "frequency_bias")), strict=True
+            )
+        ],
+        "performance": _drawn(performance_charts(analysis), square=True),
+        "samples": _drawn(sample_charts(analysis)),
+        "fss": _drawn(fss_charts(analysis, few)),
+        "spectra": _drawn(spectrum_charts(analysis, chosen_leads(analysis, 3))),
+        "ensembles": [(name, _drawn(charts)) for name, charts in ensemble_charts(analysis)],
+        "pooled": _pooled(analysis),
+        "scorecards": _scorecards(analysis),
+        "examples": [_example(example, analysis) for example in analysis.evaluation.examples],
+        "rain_legend": _rain_legend(),
+    }
+
+
+def _drawn(charts: Sequence[Chart], *, square: bool = False) -> list[str]:
+    return [draw_svg(chart, height=300 if square else 230) for chart in charts]
+
+
+def _by_threshold(analysis: Analysis) -> list[dict[str, Any]]:
+    found: dict[float, list[Any]] = {}
+    for verdict in verdicts(analysis):
+        found.setdefault(verdict.threshold, []).append(verdict)
+    return [{"threshold": f"{threshold:g}", "verdicts": items} for threshold, items in found.items()]
+
+
+def _overall(analysis: Analysis) -> list[dict[str, Any]]:
+    """One row for each threshold and model, all lead times pooled."""
+    rows = []
+    for t, threshold in enumerate(analysis.thresholds):
+        for m, model in enumerate(analysis.models):
+            cells = [tables.score_cell(analysis, name, m, -1, t) for name in ("csi", "pod", "far", "frequency_bias")]
+            rows.append(
+                {
+                    "threshold": f"{threshold:g}",
+                    "first": m == 0,
+                    "model": model,
+                    "cells": cells,
+                    "forecast": tables.whole(int(analysis.counts.forecast[m, -1, t])),
+                    "observed": tables.whole(int(analysis.counts.observed[m, -1, t])),
+                    "valid": tables.whole(int(analysis.counts.total[m, -1, t])),
+                    "blocks": int(analysis.n_blocks[-1, t]),
+                }
+            )
+    return rows
+
+
+def _by_lead(analysis: Analysis) -> list[dict[str, Any]]:
+    """A table for each threshold: CSI of every model, differences, sample sizes, by lead time and for all."""
+    samples = {(row["lead_minutes"], row["threshold"]): row for row in tables.sample_rows(analysis)}
+    masked = [*analysis.case_counts.masked_share().tolist(), None]
+    found = []
+    for t, threshold in enumerate(analysis.thresholds.tolist()):
+        rows = []
+        for lead, minutes in enumerate([*analysis.lead_minutes.tolist(), None]):
+            sample = samples[minutes, threshold]
+            rows.append(
+                {
+                    "lead": "all" if minutes is None else f"{minutes:g}",
+                    "scores": [tables.score_cell(analysis, "csi", m, lead, t) for m in range(len(analysis.models))],
+                    "differences": [
+                        {"text": tables.difference_cell(analysis, c, lead, t), "decision": c.decision[lead, t]}
+                        for c in analysis.comparisons
+                    ],
+                    "observed": tables.whole(sample["observed"]),
+                    "base_rate": tables.percent(sample["base_rate"]),
+                    "masked": "" if masked[lead] is None else tables.percent(masked[lead]),
+                    "blocks": sample["n_blocks"],
+                }
+            )
+        found.append({"threshold": f"{threshold:g}", "rows": rows})
+    return found
+
+
+def _scorecards(analysis: Analysis) -> list[dict[str, Any]]:
+    """A table of marks for each comparison: thresholds down, lead times across; none where nothing can be ranked."""
+    cards: list[dict[str, Any]] = []
+    if analysis.n_tests == 0:
+        return cards
+    for comparison in analysis.comparisons:
+        rows = [
+            {
+                "threshold": f"{threshold:g}",
+                "cells": [
+                    {
+                        "decision": comparison.decision[lead, t],
+                        "mark": tables.MARKS[comparison.decision[lead, t]],
+                        "words": f"{minutes:g} min, {analysis.sign} {threshold:g} mm/h: "
+                        f"{tables.difference_cell(analysis, comparison, lead, t)}, {analysis.n_blocks[lead, t]} "
+                        f"{block_words(analysis, int(analysis.n_blocks[lead, t]))}",
+                    }
+                    for lead, minutes in enumerate(analysis.lead_minutes)
+                ],
+            }
+            for t, threshold in enumerate(analysis.thresholds)
+        ]
+        cards.append({"name": f"{comparison.model} against {comparison.reference}", "rows": rows[::-1]})
+    return cards
+
+
+def _cases(analysis: Analysis) -> dict[str, Any]:
+    rows = tables.case_rows(analysis)
+    return {
+        "model": analysis.evaluation.models[0],
+        "threshold": f"{rows[0]['threshold']:g}" if rows else "",
+        "rows": [
+            {
+                "time": utc(np.datetime64(row["issue_time"].removesuffix("Z"))),
+                "source": row["source"],
+                "observed": tables.whole(row["observed"]),
+                "csi": [tables.number(row["csi"][model]) for model in analysis.models],
+            }
+            for row in rows
+        ],
+    }
+
+
+def _groups(analysis: Analysis) -> list[dict[str, Any]]:
+    """Seasons and hours at the middle threshold; all thresholds are in the JSON file."""
+    return [
+        {
+            **row,
+            "threshold": f"{row['threshold']:g}",
+            "observed": tables.whole(row["observed"]),
+            "csi": [tables.number(row["csi"][model]) for model in analysis.models],
+        }
+        for row in tables.group_rows(analysis)
+        if row["threshold"] == float(analysis.thresholds[analysis.thresholds.size // 2])
+    ]
+
+
+def _continuous(analysis: Analysis) -> list[dict[str, Any]]:
+    held = analysis.evaluation.sums.get("continuous", {})
+    rows = []
+    for model in analysis.models:
+        if model not in held:
+            continue
+        by_lead = held[model].pool(0)
+        for lead in chosen_leads(analysis, 4):
+            sums: Any = by_lead[lead]
+            rows.append(
+                {
+                    "model": model,
+                    "lead": f"{analysis.lead_minutes[lead]:g}",
+                    "values": [
+                        tables.number(float(score(sums)))
+                        for score in (root_mean_squared_error, mean_absolute_error, mean_error, pearson_correlation)
+                    ],
+                    "n": tables.whole(int(sums.n)),
+                }
+            )
+    return rows
+
+
+def _pooled(analysis: Analysis) -> dict[str, Any]:
+    """CSI after taking maxima or means of blocks, lead times pooled: names of the poolings, and rows."""
+    sums = pooled_sums(analysis, "pooled", PooledCounts, leads=True)
+    names: list[str] = []
+    rows = []
+    for t, threshold in enumerate(analysis.thresholds):
+        for model, counts in sums.items():
+            names = counts.poolings.split(",") if counts.poolings else []
+            values = csi(counts)[:, t]
+            n = int(counts.hits[0, t] + counts.misses[0, t]) if names else 0
+            cells = [tables.number(float(value)) for value in values]
+            rows.append({"threshold": f"{threshold:g}", "model": model, "cells": cells, "observed": tables.whole(n)})
+    words = [f"{kind} of {side}×{side}" for kind, side in (name.split(":") for name in names)]
+    return {"names": words, "rows": rows if words else []}
+
+
+def _example(example: Example, analysis: Analysis) -> dict[str, Any]:
+    """A case as rows of small maps, observed first."""
+    fields = {"observed": example.observed} | {
+        model: example.forecasts[model] for model in analysis.models if model in example.forecasts
+    }
+    minutes = example.lead_times / np.timedelta64(60, "s")
+    rows, columns = example.observed.shape[1:]
+    dy, dx = example.pixel_km
+    return {
+        "time": utc(example.case.issue_time),
+        "source": example.case.source,
+        "size": f"{columns * dx:.0f} × {rows * dy:.0f} km, pixels of {dx:g} km",
+        "leads": [
+            {"minutes": f"{minute:g}", "valid": utc(example.case.issue_time + lead)[11:]}
+            for minute, lead in zip(minutes, example.lead_times, strict=True)
+        ],
+        "rows": [
+            {
+                "name": name,
+                "images": [
+                    {
+                        "uri": data_uri(indexed_png(RAIN.classify(field), RAIN.palette)),
+                        "alt": f"{name}, {minute:g} min ahead",
+                    }
+                    for field, minute in zip(frames, minutes, strict=True)
+                ],
+            }
+            for name, frames in fields.items()
+        ],
+    }
+
+
+def _rain_legend() -> dict[str, Any]:
+    marks = ("", *(f"{bound:g}" for bound in RAIN.bounds))
+    return {"title": RAIN.title, "no_data": NO_DATA, "classes": list(zip(RAIN.colours, marks, strict=True))}
