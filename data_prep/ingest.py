@@ -29,7 +29,9 @@ from data_prep.decode import (
     stream_frames,
 )
 from data_prep.quality import QualityOptions
+from data_prep.readers.frame import RadarFrame
 from data_prep.readers.options import ReadOptions
+from data_prep.readers.registry import read_frames
 from data_prep.sources import list_sources
 from data_prep.workers import decode_files
 from nowcast.data.archive import FileStatus, ManifestEntry, read_manifest
@@ -44,7 +46,7 @@ logger = logging.getLogger(__name__)
 # Frames that are read before the archive is made: its grid and step are those of most of them.
 FRAMES_TO_PLAN = 24
 # Groups of neighbouring files spread over the rest, read for their times alone: the step may change later on.
-GROUPS_TO_PLAN, GROUP_SIZE = 6, 3
+GROUPS_TO_PLAN, GROUP_SIZE, FILES_PER_GROUP = 6, 3, 60
 # Files whose time and name stand alike before one that differs is a suspect.
 OFFSETS_TO_TRUST = 5
 # A commit comes after this time, or after so many times its own cost, or after so many bytes.
@@ -315,16 +317,16 @@ class _Run:
             return ()
 
     def _later_times(self, paths: Sequence[str], model: DecodedFrame) -> Iterator[np.ndarray]:
-        if not paths:
-            return
-        for start in np.unique(np.linspace(0, len(paths), GROUPS_TO_PLAN, endpoint=False, dtype=int)):
-            group = paths[start : start + GROUP_SIZE]
-            found = [frame for path in group for frame in self._frames_of(path)]
-            yield np.array([frame.encoded.time for frame in found if _fits(model, frame)], "datetime64[s]")
+        groups = min(GROUPS_TO_PLAN, len(paths) // FILES_PER_GROUP)
+        for start in np.linspace(0, len(paths), groups, endpoint=False, dtype=int):
+            frames = [frame for path in paths[start : start + GROUP_SIZE] for frame in self._frames_of(path)]
+            yield np.array(
+                [frame.valid_time for frame in frames if _same_grid(model.grid, frame.grid)], "datetime64[s]"
+            )
 
-    def _frames_of(self, path: str) -> Iterable[DecodedFrame]:
+    def _frames_of(self, path: str) -> Iterable[RadarFrame]:
         try:
-            return list(islice(stream_frames(path, self._decode), FRAMES_TO_PLAN))
+            return list(islice(read_frames(path, format=self._decode.format, options=self._decode.read), GROUP_SIZE))
         except (NowcastError, OSError):
             return ()
 
@@ -388,7 +390,7 @@ class _Run:
         when = nearest_slot(frame.encoded.time, writer.first_time, writer.step, self._options.time_tolerance)
         encoded = dataclasses.replace(frame.encoded, time=when)
         try:
-            there = writer.digest_at(when)
+            same = writer.holds(encoded)
         except DataError as error:
             outcome.refuse(error.message)
             return
@@ -399,15 +401,15 @@ class _Run:
                 "if that is right, give --longest-gap"
             )
             return
-        if there == encoded.digest:
+        if same:
             outcome.duplicates += 1
             return
-        if there is not None and self._options.duplicates == "refuse":
+        if same is not None and self._options.duplicates == "refuse":
             other = self._origin.get(str(when), "another file")
             outcome.refuse(f"{when} is in the archive with other contents, from {other}; --duplicates last replaces it")
             return
         writer.put(encoded)
-        outcome.add(when, encoded.series, replaces=there is not None)
+        outcome.add(when, encoded.series, replaces=same is not None)
         self._origin[str(when)] = self._stored_here[str(when)] = path
 
     def _gap_to(self, when: np.datetime64) -> np.timedelta64:

@@ -42,7 +42,6 @@ __all__ = [
     "FileStatus",
     "ManifestEntry",
     "RadarArchive",
-    "frame_digest",
     "open_archive",
     "read_manifest",
 ]
@@ -113,13 +112,12 @@ class StoredFrames:
     def __init__(self, path: Path, group: zarr.Group) -> None:
         self._path, self._group = path, group
         self.digests = self.series("frame_digest")
+        self._valid_pixels = self.series("valid_pixels")
 
     def read(self, start: int, stop: int) -> np.ndarray:
         rain_rate = np.asarray(_array(self._group, RAIN_RATE)[start:stop], dtype=np.float32)
         for index in range(stop - start):
-            # A frame with a digest that reads as nothing measured nothing, or its chunk is gone.
-            digest = self.digests[start + index]
-            if digest and np.isnan(rain_rate[index]).all() and digest != frame_digest(rain_rate[index]):
+            if self._valid_pixels[start + index] > 0 and np.isnan(rain_rate[index]).all():
                 raise DataError(
                     f"{self._path}: frame {start + index} is gone: the archive was rearranged after it was opened, "
                     "or a file of it was removed",
@@ -175,7 +173,7 @@ class RadarArchive:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of grid, times and every frame's contents; another archive has another one."""
+        """A digest of grid, times and every frame as it is compressed; another archive has another one."""
         digest = hashlib.sha256(json.dumps(self.grid.to_dict(), sort_keys=True).encode())
         for part in (self.times.astype(np.int64), self.status, self._frames.digests):
             digest.update(np.ascontiguousarray(part).tobytes())
@@ -296,13 +294,6 @@ def read_manifest_bytes(path: str | Path) -> bytes:
         return np.asarray(_array(group, MANIFEST_LINES)[:]).tobytes()
     except (KeyError, ValueError, OSError, RuntimeError, zarr.errors.BaseZarrError) as error:
         raise DataError(f"the manifest of {path} cannot be read: {error}", "ingest the source files again") from error
-
-
-def frame_digest(rain_rate: np.ndarray) -> int:
-    """Eight bytes that tell one field from another, never 0; every NaN counts as the same NaN."""
-    field_ = np.ascontiguousarray(rain_rate, dtype=np.float32) + np.float32(0)
-    field_[np.isnan(field_)] = np.nan
-    return max(1, int.from_bytes(hashlib.blake2b(field_.tobytes(), digest_size=8).digest(), "little"))
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array:

@@ -38,6 +38,15 @@ def encode_chunk(values: np.ndarray) -> bytes:
     return bytes(Zstd(level=LEVEL, checksum=True).encode(values.reshape(-1).view(np.uint8)))
 
 
+def decode_chunk(encoded: bytes) -> bytes:
+    """The bytes that `encode_chunk` packed.
+
+    Raises:
+        RuntimeError: They are damaged.
+    """
+    return bytes(Zstd().decode(encoded))
+
+
 class ArchiveStore:
     """The files of one archive, opened for writing.
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from nowcast.data.archive import ManifestEntry, frame_digest, open_archive, read_manifest_bytes
+from nowcast.data.archive import ManifestEntry, open_archive, read_manifest_bytes
 from nowcast.data.archive_schema import (
     BAD,
     CHANGES,
@@ -40,7 +40,7 @@ from nowcast.data.archive_schema import (
     create_store,
     measure_frame,
 )
-from nowcast.data.archive_store import OTHER, ArchiveStore, cannot_write, encode_chunk
+from nowcast.data.archive_store import OTHER, ArchiveStore, cannot_write, decode_chunk, encode_chunk
 from nowcast.data.grid import Grid
 from nowcast.errors import DataError
 
@@ -59,7 +59,7 @@ class EncodedFrame:
     Attributes:
         time: Valid time, datetime64[s].
         rain_rate: The chunk.
-        digest: `frame_digest` of the field.
+        digest: Eight bytes of the chunk's SHA-256, never 0.
         valid: Which pixels are valid, as packed bits under zlib.
         series: Its values in the per-frame series.
         quality: The chunk of the quality index, if there is one.
@@ -92,18 +92,25 @@ def encode_frame(
         quality: (H, W) in [0, 1], for an archive made with quality.
         changes: Pixels that quality steps changed, by the names of `CHANGES`.
     """
-    rain_rate = np.ascontiguousarray(rain_rate, dtype=np.float32)
+    rain_rate = _canonical(rain_rate)
     valid = ~np.isnan(rain_rate)
+    chunk = encode_chunk(rain_rate)
     series = measure_frame(rain_rate, valid)
     series |= {f"n_{name}": int((changes or {}).get(name, 0)) for name in CHANGES}
     return EncodedFrame(
         time=time.astype("datetime64[s]"),
-        rain_rate=encode_chunk(rain_rate),
-        digest=frame_digest(rain_rate),
+        rain_rate=chunk,
+        digest=max(1, int.from_bytes(hashlib.sha256(chunk).digest()[:8], "little")),
         valid=zlib.compress(np.packbits(valid).tobytes(), 1),
         series=series,
         quality=None if quality is None else encode_chunk(np.asarray(quality, dtype=np.float32)),
     )
+
+
+def _canonical(rain_rate: np.ndarray) -> np.ndarray:
+    """A contiguous float32 field in which zero and NaN have one form each, so that equal fields have equal bytes."""
+    bits = np.ascontiguousarray(rain_rate, dtype=np.float32).view(np.uint32) & np.uint32(0x7FFFFFFF)
+    return np.minimum(bits, np.uint32(0x7FC00000)).view(np.float32)
 
 
 @dataclass
@@ -289,15 +296,25 @@ class ArchiveWriter:
             )
         return int(offset // self.step)
 
-    def digest_at(self, time: np.datetime64) -> int | None:
-        """Digest of the frame of a time, committed or not; None where there is none."""
-        waiting = self._pending.frames.get(time.astype("datetime64[s]"))
+    def holds(self, frame: EncodedFrame) -> bool | None:
+        """Whether the same field is there for a frame's time, committed or not; None where there is none.
+
+        Raises:
+            DataError: The time falls between two slots.
+        """
+        waiting = self._pending.frames.get(frame.time)
+        index = self.index_of(frame.time)
         if waiting is not None:
-            return waiting.digest
-        index = self.index_of(time)
-        if not self._is_present(index):
+            stored, digest = waiting.rain_rate, waiting.digest
+        elif self._is_present(index):
+            stored, digest = b"", int(self._series["frame_digest"][index])
+        else:
             return None
-        return int(self._series["frame_digest"][index])
+        if digest == frame.digest:
+            return True
+        # Another version of the compressor may have packed the same field in another way.
+        stored = stored or self._store.chunk_path(RAIN_RATE, index).read_bytes()
+        return decode_chunk(stored) == decode_chunk(frame.rain_rate)
 
     def write(self, time: np.datetime64, rain_rate: np.ndarray, *, quality: np.ndarray | None = None) -> None:
         """Encode the frame of a valid time and commit it.
