@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import zlib
 from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
@@ -33,10 +34,11 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
         import rasterio
     except ImportError as error:
         raise MissingPackageError("rasterio", "geotiff", f"reading the GeoTIFF {source}") from error
-    with rasterio.MemoryFile(source.read(_MAX_FILE_BYTES)) as memory, memory.open(driver="GTiff") as file:
+    contents = source.read(_MAX_FILE_BYTES)
+    with rasterio.MemoryFile(contents) as memory, memory.open(driver="GTiff") as file:
         items = _items(source, file.tags().get("GDAL_METADATA", ""))
         grid = _grid(source, file, options)
-        _check_blocks(source, file)
+        _check_blocks(source, file, contents)
         part = select(grid, options, source)
         values = file.read(1, window=((part.rows.start, part.rows.stop), (part.columns.start, part.columns.stop)))
     relation = options.z_relation or FMI_Z_RELATION
@@ -104,13 +106,32 @@ def _time(source: Source, items: dict[str, str], options: ReadOptions) -> np.dat
     return named
 
 
-def _check_blocks(source: Source, file: Any) -> None:
-    """Refuse an image with blocks that are not there: they would read as 0, which is dry."""
+def _check_blocks(source: Source, file: Any, contents: bytes) -> None:
+    """Refuse an image with blocks that are not there or not whole.
+
+    GDAL reads an absent block as 0, which is dry, and takes what it can of a damaged one without comparing checksums.
+    """
     rows, columns = file.block_shapes[0]
+    deflated = file.profile.get("compress") == "deflate"
     for row in range(-(-file.height // rows)):
         for column in range(-(-file.width // columns)):
-            if file.get_tag_item(f"BLOCK_SIZE_{column}_{row}", dm="TIFF", bidx=1) is None:
+            offset, size = (
+                file.get_tag_item(f"BLOCK_{item}_{column}_{row}", dm="TIFF", bidx=1) for item in ("OFFSET", "SIZE")
+            )
+            if not offset or not size or int(offset) + int(size) > len(contents):
                 raise source.error(f"its block {row}, {column} is not there", "the file is incomplete: fetch it again")
+            if deflated and not _is_whole(contents[int(offset) : int(offset) + int(size)], rows * columns):
+                raise source.error(f"its block {row}, {column} is damaged", "fetch the file again")
+
+
+def _is_whole(block: bytes, length: int) -> bool:
+    """Whether a deflated block unpacks, with the right checksum, to at most `length` bytes."""
+    stream = zlib.decompressobj()
+    try:
+        stream.decompress(block, length + 1)
+    except zlib.error:
+        return False
+    return stream.eof
 
 
 def _grid(source: Source, file: Any, options: ReadOptions) -> Grid:

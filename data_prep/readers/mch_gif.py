@@ -87,6 +87,12 @@ def _time(source: Source, comment: str) -> np.datetime64:
     stamp = re.search(r"PRDT=AQC(\d{9})", comment)
     if stamp is None:
         raise source.error("its comment holds no product time PRDT=AQCyydddHHMM", "only AQC products are read")
+    named = re.match(r"AQC(\d{9})\D", source.path.name)
+    if named is not None and named.group(1) != stamp.group(1):
+        # The file has no checksum: a flipped bit in its time is seen by this alone.
+        raise source.error(
+            f"its name says {named.group(1)} and its contents {stamp.group(1)}", "fetch it again, or rename it"
+        )
     try:
         return np.datetime64(datetime.datetime.strptime(stamp.group(1), "%y%j%H%M"), "s")
     except ValueError as error:

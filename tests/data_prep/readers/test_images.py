@@ -212,6 +212,31 @@ def test_blocks_that_are_not_there_are_not_dry(tmp_path: Path) -> None:
         read_one(path)
 
 
+def test_a_damaged_block_is_refused_though_gdal_reads_it(tmp_path: Path) -> None:
+    """GDAL does not compare the checksum of a deflated block."""
+    path = write_tiff(tmp_path / "a.tif", compress="deflate")
+    contents = bytearray(path.read_bytes())
+    start = contents.index(b"\x78")
+    while zlib_end(contents, start) is None:
+        start = contents.index(b"\x78", start + 1)
+    end = zlib_end(contents, start)
+    assert end is not None
+    contents[end - 1] ^= 1
+    path.write_bytes(contents)
+    with pytest.raises(DataError, match="its block 0, 0 is damaged"):
+        read_one(path)
+
+
+def zlib_end(contents: bytearray, start: int) -> int | None:
+    """Where a deflated stream that begins at a byte ends, if one does."""
+    stream = zlib.decompressobj()
+    try:
+        stream.decompress(bytes(contents[start:]))
+    except zlib.error:
+        return None
+    return len(contents) - len(stream.unused_data) if stream.eof else None
+
+
 @pytest.mark.parametrize(
     ("package", "contents", "extra"), [("rasterio", b"II*\x00", "geotiff"), ("eccodes", b"GRIB", "grib")]
 )

@@ -98,6 +98,12 @@ def test_a_time_that_is_none_is_refused(tmp_path: Path, classes: np.ndarray) -> 
         list(read_frames(write(tmp_path / "a.gif", gif_bytes(classes, comment=comment))))
 
 
+def test_a_name_that_contradicts_the_contents_is_refused(tmp_path: Path, contents: bytes) -> None:
+    assert len(list(read_frames(write(tmp_path / "AQC151351545F_00005.801.gif", contents)))) == 1
+    with pytest.raises(DataError, match="name says 151351550 and its contents 151351545"):
+        list(read_frames(write(tmp_path / "AQC151351550F_00005.801.gif", contents)))
+
+
 def test_no_declared_interval_asks_for_one(tmp_path: Path, classes: np.ndarray) -> None:
     comment = "PRDT=AQC151351545 SCALE=mmh2LASSEN8bitmm_mn"
     with pytest.raises(DataError, match="no interval ACCUm.*accumulation_minutes"):
