@@ -13,6 +13,10 @@ from data_prep.synthetic_rain import write_synthetic_archive
 
 Run = Callable[..., Result]
 TINY = [
+    "--set", "model.name=encoder_forecaster",
+    "--set", "model.head=mean",
+    "--set", "model.base=false",
+    "--set", "data.frame=fixed",
     "--set", "model.hidden_channels=[8]",
     "--set", "model.patch=4",
     "--set", "data.input_frames=3",
