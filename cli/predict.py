@@ -22,7 +22,7 @@ DEFAULT_LEADS = 12
 @click.option("--every", type=DURATION_TYPE, help="Distance of issue times, for example 30min.")
 @click.option("--minutes", type=float, help="How far ahead; as far as the model was trained unless given.")
 @click.option("--probabilities", is_flag=True, help="Also the chance of reaching each threshold of the model.")
-@click.option("--resume", is_flag=True, help="Keep the files that are there, make the others.")
+@click.option("--resume", is_flag=True, help="Keep the forecasts that are there, make the others.")
 @overwrite_option
 def command(
     model: str,
@@ -55,10 +55,10 @@ def command(
         times = np.array([at])
     else:
         times = possible_issue_times(source, forecaster.input_frames)[-1:]
-    written = write_forecasts(
+    write_forecasts(
         forecaster, source, times, num_leads, output, chances=probabilities, overwrite=overwrite, resume=resume
     )
-    number = f"{len(written)} forecast{'s' if len(written) != 1 else ''}"
+    number = f"{len(times)} forecast{'s' if len(times) != 1 else ''}"
     click.echo(f"{number} of {num_leads} lead times by {forecaster.name}: {output}")
 
 
@@ -73,11 +73,9 @@ def write_forecasts(
     overwrite: bool = False,
     resume: bool = False,
 ) -> list[Path]:
-    """Make and save one forecast after the other; the paths written or kept."""
-    import numpy as np
-    from tqdm import tqdm
-
-    from nowcast.data.forecast import Forecast
+    """Make and save one forecast after the other, one in memory at a time; the paths written or kept."""
+    from cli.progress import progress
+    from nowcast.data.forecast_store import ForecastStore
     from nowcast.errors import ConfigError, DataError
     from nowcast.prediction.predict import forecast_at
 
@@ -88,24 +86,18 @@ def write_forecasts(
             f"{output} holds one issue time, {len(times)} were asked for", "give -o a folder or a .zarr name"
         )
     if output.suffix == ".zarr":
-        parts = [
-            forecast_at(forecaster, source, time, num_leads, chances=chances)
-            for time in tqdm(times, desc="predict", disable=None)
-        ]
-        whole = Forecast(
-            np.concatenate([part.rain_rate for part in parts], axis=1),
-            np.concatenate([part.issue_times for part in parts]),
-            parts[0].lead_times,
-            parts[0].grid,
-            parts[0].model,
-            parts[0].interval_minutes,
-            parts[0].attributes,
-            np.concatenate([part.chances for part in parts]) if chances else None,
-            parts[0].thresholds,
-        )
-        return [whole.save(output, overwrite=overwrite)]
+        about = {
+            "model": forecaster.name,
+            "archive": source.fingerprint,
+            "leads": num_leads,
+            "chances": chances,
+        }
+        with ForecastStore(output, times, about=about, resume=resume, overwrite=overwrite) as store:
+            for time in progress(store.outstanding, "predict"):
+                store.write(forecast_at(forecaster, source, time, num_leads, chances=chances))
+        return [output]
     paths = []
-    for time in tqdm(times, desc="predict", disable=None):
+    for time in progress(times, "predict"):
         path = output if output.suffix == ".nc" else output / f"{forecaster.name}_{file_time(time)}.nc"
         if not (resume and path.exists()):
             forecast_at(forecaster, source, time, num_leads, chances=chances).save(path, overwrite=overwrite)

@@ -152,7 +152,7 @@ class Forecast:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             draft = Path(folder) / path.name
             if path.suffix == ".zarr":
-                self._to_zarr_dataset().to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
+                self.to_zarr_dataset().to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
             else:
                 dataset = self.to_dataset()
                 dataset.to_netcdf(draft, engine="netcdf4", encoding=_netcdf_encoding(dataset))
@@ -161,7 +161,8 @@ class Forecast:
             draft.replace(path)
         return path
 
-    def _to_zarr_dataset(self) -> xr.Dataset:
+    def to_zarr_dataset(self) -> xr.Dataset:
+        """The dataset of all issue times, ready to be written as a Zarr store."""
         dataset = xr.Dataset(coords=space_coordinates(self.grid)).assign_coords(
             forecast_reference_time=(
                 "forecast_reference_time",

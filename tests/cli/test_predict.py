@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from cli.progress import progress
 from data_prep.synthetic_rain import write_synthetic_archive
 from nowcast.data.archive import open_archive
 from nowcast.data.forecast import load_forecast
+from nowcast.data.forecast_store import DONE, draft_of
 from tests.cli.conftest import Run
 
 
@@ -75,3 +81,59 @@ def test_an_existing_file_is_kept_unless_told_otherwise(nowcast: Run, archive: P
     nowcast(*command)
     assert "exists" in str(nowcast(*command, expect=3).exception)
     nowcast(*command, "--overwrite")
+
+
+TIMES = ["--from", "2000-01-01T01:00", "--to", "2000-01-01T03:00", "--every", "5min", "--minutes", 15]
+
+
+def test_a_store_that_was_stopped_is_continued_with_resume(
+    nowcast: Run, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nowcast.prediction.predict as prediction
+
+    real, made = prediction.forecast_at, []
+
+    def stops_at_the_fourth(*arguments: Any, **options: Any) -> Any:
+        made.append(arguments[2])
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    command = ["predict", "persistence", archive, *TIMES, "-o", tmp_path / "f.zarr"]
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, "forecast_at", stops_at_the_fourth)
+        nowcast(*command, expect=1)
+    assert len(made) == 4 and not (tmp_path / "f.zarr").exists()
+    assert "--resume" in str(nowcast(*command, expect=2).exception)
+    made.clear()
+    monkeypatch.setattr(prediction, "forecast_at", lambda *a, **k: (made.append(a[2]), real(*a, **k))[1])
+    nowcast(*command, "--resume")
+    assert len(made) == 22
+    nowcast("predict", "persistence", archive, *TIMES, "-o", tmp_path / "unbroken.zarr")
+    continued, unbroken = load_forecast(tmp_path / "f.zarr"), load_forecast(tmp_path / "unbroken.zarr")
+    np.testing.assert_array_equal(continued.rain_rate, unbroken.rain_rate)
+    assert continued.issue_times.size == 25
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_to_the_same_store(nowcast: Run, archive: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli.main", "predict", "scale-decay", str(archive), *map(str, TIMES)]
+    command += ["-o", str(tmp_path / "f.zarr")]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    done = draft_of(tmp_path / "f.zarr") / DONE
+    while running.poll() is None and not (done.is_file() and done.read_text().count("\n") >= 3):
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    assert not (tmp_path / "f.zarr").exists()
+    nowcast(*command[3:], "--resume")
+    nowcast(*command[3:-1], tmp_path / "unbroken.zarr")
+    killed, unbroken = load_forecast(tmp_path / "f.zarr"), load_forecast(tmp_path / "unbroken.zarr")
+    np.testing.assert_array_equal(killed.rain_rate, unbroken.rain_rate)
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    now = iter(range(0, 100, 2))
+    assert list(progress(range(8), "predict", clock=lambda: next(now))) == list(range(8))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["predict: 3 of 8, 0.5/s, 10 s left", "predict: 6 of 8, 0.5/s, 4 s left"]
