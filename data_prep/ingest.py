@@ -47,8 +47,10 @@ logger = logging.getLogger(__name__)
 FRAMES_TO_PLAN = 24
 # Groups of neighbouring files spread over the rest, read for their times alone: the step may change later on.
 GROUPS_TO_PLAN, GROUP_SIZE, FILES_PER_GROUP = 6, 3, 60
-# Files whose time and name stand alike before one that differs is a suspect.
-OFFSETS_TO_TRUST = 5
+# So many, and such a share, of the files must stand alike in time and name before one that differs is a suspect.
+OFFSETS_TO_TRUST, SHARE_TO_TRUST = 5, 0.8
+# Files that are named as the ingest goes; all stand in the report and the manifest.
+FILES_LOGGED = 50
 # A commit comes after this time, or after so many times its own cost, or after so many bytes.
 COMMIT_SECONDS, COMMIT_COSTS, COMMIT_BYTES = 1.0, 20.0, 64 << 20
 # Whether frames fit together; the other attributes of a file describe it.
@@ -200,7 +202,7 @@ class _Run:
         self._committed = time.monotonic()
         self._commit_cost = 0.0
         self._period: tuple[np.datetime64, np.datetime64] = (np.datetime64("NaT"), np.datetime64("NaT"))
-        self._name_offsets: Counter[int] = Counter()
+        self._name_offsets: list[tuple[str, np.datetime64, int]] = []
         self._stored_here: dict[str, str] = {}
         try:
             if path.exists() and not overwrite:
@@ -364,7 +366,7 @@ class _Run:
         for frame in frames:
             self._place(file.path, frame, outcome)
         if len(outcome.times) == 1:
-            self._suspect_time(file.path, np.datetime64(outcome.times[0], "s"))
+            self._compare_with_name(file.path, np.datetime64(outcome.times[0], "s"))
         if file.missing_package is not None:
             self._missing_package = file.missing_package
         entry = outcome.entry(file)
@@ -420,18 +422,23 @@ class _Run:
             self._period = (when if when < first else first, when if when > last else last)
         return gap
 
-    def _suspect_time(self, path: str, when: np.datetime64) -> None:
-        """Note a frame whose time stands to its file's name as no other does."""
+    def _compare_with_name(self, path: str, when: np.datetime64) -> None:
         named = time_in_name(path)
-        if named is None:
+        if named is not None:
+            self._name_offsets.append((path, when, int((when - named) / np.timedelta64(60, "s"))))
+
+    def _suspect_times(self) -> None:
+        """Note frames whose time stands to their file's name as almost no other does."""
+        if not self._name_offsets:
             return
-        offset = int((when - named) / np.timedelta64(60, "s"))
-        self._name_offsets[offset] += 1
-        usual, number = self._name_offsets.most_common(1)[0]
-        if offset != usual and number >= OFFSETS_TO_TRUST:
-            self.report.suspects.append(
-                (path, f"its time {when} is {offset} min from that in its name; for other files it is {usual} min")
-            )
+        usual, number = Counter(offset for _, _, offset in self._name_offsets).most_common(1)[0]
+        if number < OFFSETS_TO_TRUST or number < SHARE_TO_TRUST * len(self._name_offsets):
+            return
+        self.report.suspects += [
+            (path, f"its time {when} is {offset} min from that in its name; for other files it is {usual} min")
+            for path, when, offset in self._name_offsets
+            if offset != usual
+        ]
 
     def _tally(self, entry: ManifestEntry, outcome: _Outcome) -> None:
         report = self.report
@@ -443,7 +450,10 @@ class _Run:
         report.changed.update(outcome.changed)
         if entry.reason:
             report.skipped.append((entry.file, entry.reason))
-            logger.warning("%s: %s", entry.file, entry.reason)
+            if len(report.skipped) <= FILES_LOGGED:
+                logger.warning("%s: %s", entry.file, entry.reason)
+            if len(report.skipped) == FILES_LOGGED:
+                logger.warning("further files that cannot be used stand in the manifest alone")
 
     def _commit_when_due(self) -> None:
         writer, now = self._open_writer, time.monotonic()
@@ -460,6 +470,7 @@ class _Run:
         if present.size == 0:
             raise self._nothing_usable([])
         seconds = np.diff(present) * int(writer.step / np.timedelta64(1, "s"))
+        self._suspect_times()
         self._suspect_fields(writer)
         self.report.cadence = describe_distances(seconds) if seconds.size else ""
         self.report.description = (
@@ -476,7 +487,7 @@ class _Run:
             when = str(writer.first_time + index * writer.step)
             if when in self._stored_here:
                 self.report.suspects.append((self._stored_here[when], f"{when}: {reason}"))
-        for file, reason in self.report.suspects:
+        for file, reason in self.report.suspects[:FILES_LOGGED]:
             logger.warning("stored, but look at it: %s: %s", file, reason)
 
     def _nothing_usable(self, read: Sequence[DecodedFile]) -> NowcastError:

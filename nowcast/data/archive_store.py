@@ -128,14 +128,20 @@ class ArchiveStore:
                 leftover.unlink(missing_ok=True)
 
     def publish(self) -> None:
-        """Make every change visible in one step; the arrays' own files follow, for readers of single arrays."""
+        """Make every change visible in one step."""
         replace_file(self.path / METADATA, json.dumps(self._root).encode())
+
+    def write_members(self) -> None:
+        """Bring the arrays' own metadata up to what is published, for readers that do not use the consolidated.
+
+        Until then they see the archive as it was: what lies under its names is not removed before the next opening.
+        """
         for name in sorted(self._changed):
             replace_file(self.path / name / METADATA, json.dumps(self._members[name]).encode())
         self._changed.clear()
 
     def mark_all_changed(self) -> None:
-        """Write every array's own metadata with the next `publish`: a killed writer may have left them behind."""
+        """Write every array's own metadata next time: a killed writer has left them behind."""
         self._changed.update(name for name, member in self._members.items() if member["node_type"] == "array")
 
 

@@ -161,6 +161,7 @@ class ArchiveWriter:
         self._manifest_tail = np.asarray(lines[self._manifest_length - tail :]).tobytes()
         self._pending = _Pending()
         self._dirty: set[int] = set()
+        self._written: dict[Path, bytes] = {}
         self._broken = False
         if attributes.get("writing"):
             self._recover()
@@ -372,6 +373,7 @@ class ArchiveWriter:
                     self._store.attributes["manifest_sha256"] = hashlib.sha256(
                         read_manifest_bytes(self.path)
                     ).hexdigest()
+                    self._store.write_members()
                     self._store.publish()
         except OSError as error:
             raise cannot_write(self.path, error) from error
@@ -385,7 +387,8 @@ class ArchiveWriter:
             self._store.publish()
         times = sorted(pending.frames)
         self._forget_replaced(times)
-        if times and times[0] < self.first_time:
+        rearranged = bool(times) and times[0] < self.first_time
+        if rearranged:
             self._prepend(-self.index_of(times[0]))
         if times:
             self._grow(self.index_of(times[-1]) + 1)
@@ -401,6 +404,8 @@ class ArchiveWriter:
         self._write_manifest(pending.manifest)
         self._store.attributes.update({f"n_{name}": int(self._series[f"n_{name}"].sum()) for name in CHANGES})
         self._store.publish()
+        if rearranged:
+            self._store.write_members()
 
     def _is_present(self, index: int) -> bool:
         return 0 <= index < self.length and self.status[index] in (PRESENT, PARTIAL)
@@ -447,11 +452,18 @@ class ArchiveWriter:
         # The status last: a frame that it calls present has its digest and its numbers.
         for chunk in sorted(self._dirty):
             rows = slice(chunk * TIME_CHUNK, (chunk + 1) * TIME_CHUNK)
-            for name in ["time", *names, "frame_status"]:
-                self._store.write_chunk(name, chunk, encode_chunk(_padded(self._series[name][rows])))
             if TIME_BOUNDS in self._store:
-                self._store.write_chunk(TIME_BOUNDS, chunk, encode_chunk(_padded(self._bounds(rows))))
+                self._write_changed(TIME_BOUNDS, chunk, self._bounds(rows))
+            for name in ["time", *names, "frame_status"]:
+                self._write_changed(name, chunk, self._series[name][rows])
         self._dirty.clear()
+
+    def _write_changed(self, name: str, chunk: int, values: np.ndarray) -> None:
+        """Write a chunk of a series unless it stands there already: replacing a file costs a millisecond or two."""
+        path, encoded = self._store.chunk_path(name, chunk), encode_chunk(_padded(values))
+        if self._written.get(path) != encoded:
+            self._store.write_chunk(name, chunk, encoded)
+            self._written[path] = encoded
 
     def _bounds(self, rows: slice) -> np.ndarray:
         ends = self._series["time"][rows]
@@ -508,6 +520,7 @@ class ArchiveWriter:
 
     def _remove_superseded(self) -> None:
         """Remove chunks under names that the published metadata does not use."""
+        self._written.clear()
         for name in (RAIN_RATE, QUALITY, TIME_BOUNDS, *SERIES):
             if name in self._store:
                 for _, path in list(self._store.chunks(name, OTHER[self._store.layout(name)])):
