@@ -10,6 +10,7 @@ Shapes: B batch, T frames in, L frames out, K thresholds, S scales, H rows, W co
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -56,7 +57,8 @@ class WithBase(nn.Module):
     def forward_logits(self, frames: Tensor, num_frames: int) -> Tensor:
         """The forecast before the sigmoid, nested along K."""
         logits = self.net.forward_logits(frames, num_frames) + self.base_logits(frames[:, -1], num_frames)  # type: ignore[operator]
-        return logits if logits.shape[-3] == 1 else torch.cummin(logits, dim=-3).values
+        # The sum of nested logits and a base need not be nested. Slice by slice: cummin is slow on the CPU.
+        return torch.stack(list(itertools.accumulate(logits.unbind(dim=-3), torch.minimum)), dim=-3)
 
     def base_logits(self, last: Tensor, num_frames: int) -> Tensor:
         """What the base adds, (B, num_frames, K, H, W), of the last frame (B, C, H, W)."""
