@@ -22,6 +22,8 @@ DEFAULT_LEADS = 12
 @click.option("--every", type=DURATION_TYPE, help="Distance of issue times, for example 30min.")
 @click.option("--minutes", type=float, help="How far ahead; as far as the model was trained unless given.")
 @click.option("--probabilities", is_flag=True, help="Also the chance of reaching each threshold of the model.")
+@click.option("--members", type=click.IntRange(min=1), help="Ensemble members, of a model that draws them.")
+@click.option("--seed", type=click.IntRange(min=0), help="The same seed draws the same members; 0 unless given.")
 @click.option("--resume", is_flag=True, help="Keep the forecasts that are there, make the others.")
 @overwrite_option
 def command(
@@ -34,6 +36,8 @@ def command(
     every: Any,
     minutes: float | None,
     probabilities: bool,
+    members: int | None,
+    seed: int | None,
     resume: bool,
     overwrite: bool,
 ) -> None:
@@ -44,6 +48,10 @@ def command(
     from nowcast.errors import ConfigError
     from nowcast.prediction.predict import choose_issue_times, possible_issue_times
 
+    if seed is not None and members is None:
+        raise ConfigError("--seed draws members, and none are asked for", "add --members N")
+    if probabilities and members is not None:
+        raise ConfigError("--probabilities belong to one field, --members are many", "give one or the other")
     many = any(value is not None for value in (first, last, every))
     if at is not None and many:
         raise ConfigError("--at is one issue time, --from, --to and --every are many", "give one or the other")
@@ -56,7 +64,14 @@ def command(
     else:
         times = possible_issue_times(source, forecaster.input_frames)[-1:]
     write_forecasts(
-        forecaster, source, times, num_leads, output, chances=probabilities, overwrite=overwrite, resume=resume
+        forecaster,
+        source,
+        times,
+        num_leads,
+        output,
+        how={"chances": probabilities} if members is None else {"members": members, "seed": seed or 0},
+        overwrite=overwrite,
+        resume=resume,
     )
     number = f"{len(times)} forecast{'s' if len(times) != 1 else ''}"
     click.echo(f"{number} of {num_leads} lead times by {forecaster.name}: {output}")
@@ -69,11 +84,15 @@ def write_forecasts(
     num_leads: int,
     output: Path,
     *,
-    chances: bool = False,
+    how: dict[str, Any],
     overwrite: bool = False,
     resume: bool = False,
 ) -> list[Path]:
-    """Make and save one forecast after the other, one in memory at a time; the paths written or kept."""
+    """Make and save one forecast after the other, one in memory at a time; the paths written or kept.
+
+    Args:
+        how: What else `forecast_at` is told: chances, members, seed.
+    """
     from cli.progress import progress
     from nowcast.data.forecast_store import ForecastStore
     from nowcast.errors import ConfigError, DataError
@@ -90,17 +109,17 @@ def write_forecasts(
             "model": forecaster.name,
             "archive": source.fingerprint,
             "leads": num_leads,
-            "chances": chances,
+            **how,
         }
         with ForecastStore(output, times, about=about, resume=resume, overwrite=overwrite) as store:
             for time in progress(store.outstanding, "predict"):
-                store.write(forecast_at(forecaster, source, time, num_leads, chances=chances))
+                store.write(forecast_at(forecaster, source, time, num_leads, **how))
         return [output]
     paths = []
     for time in progress(times, "predict"):
         path = output if output.suffix == ".nc" else output / f"{forecaster.name}_{file_time(time)}.nc"
         if not (resume and path.exists()):
-            forecast_at(forecaster, source, time, num_leads, chances=chances).save(path, overwrite=overwrite)
+            forecast_at(forecaster, source, time, num_leads, **how).save(path, overwrite=overwrite)
         paths.append(path)
     return paths
 

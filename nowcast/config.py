@@ -91,6 +91,7 @@ class ModelConfig(Section):
     patch: int | None = Field(None, ge=1, description="space-to-depth patch size")
     peephole: Literal["none", "channel", "spatial"] | None = Field(None, description="peephole weights")
     decoder_order: Literal["same", "mirrored"] | None = Field(None, description="order of the forecaster's layers")
+    noise_channels: int = Field(0, ge=0, description="random input channels of a net that draws ensemble members")
     base: bool = Field(False, description="add the net to a logistic regression on the blurred last frame")
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the net's constructor")
 
@@ -98,7 +99,7 @@ class ModelConfig(Section):
 class LossConfig(Section):
     """What the net is asked to get right; masked everywhere."""
 
-    name: Literal["cross_entropy", "mse", "mae", "balanced", "exceedance"] = "balanced"
+    name: Literal["cross_entropy", "mse", "mae", "balanced", "quantile", "crps", "exceedance"] = "balanced"
     mse_weight: Number = Field(1.0, ge=0, description="balanced: weight of the squared error")
     mae_weight: Number = Field(1.0, ge=0, description="balanced: weight of the absolute error")
     thresholds_mm_h: tuple[Number, ...] = Field((2.0, 5.0, 10.0, 30.0), description="balanced: borders of the weights")
@@ -106,6 +107,8 @@ class LossConfig(Section):
     exceedance_weights: tuple[Number, ...] | None = Field(
         None, description="exceedance: weight of each threshold of the head; none: all 1"
     )
+    quantile: Number = Field(0.5, gt=0, lt=1, description="quantile: the level of the forecast field")
+    crps_alpha: Number = Field(0.95, ge=0, le=1, description="crps: 1 fair, 0 plain, between: almost fair")
 
     @model_validator(mode="after")
     def _one_more_weight(self) -> LossConfig:
@@ -125,6 +128,7 @@ class TrainingConfig(Section):
     """How long and how fast."""
 
     batch_size: int = Field(8, ge=1)
+    ensemble_size: int = Field(2, ge=2, description="crps: members drawn for each sample")
     max_steps: int = Field(2000, ge=1, description="optimiser steps")
     max_minutes: Number | None = Field(None, gt=0, description="stop after this wall time; none: no bound")
     optimizer: Literal["adam", "adamw", "rmsprop"] = "adamw"

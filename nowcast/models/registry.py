@@ -19,6 +19,7 @@ from nowcast.errors import ConfigError
 from nowcast.models.base import WithBase
 from nowcast.models.blocks import WithOutputBias
 from nowcast.models.heads import output_channels
+from nowcast.models.noise import with_noise
 
 ENTRY_POINTS = "nowcast.forecasters"
 
@@ -77,12 +78,17 @@ def build_forecaster(config: Config, in_channels: int) -> nn.Module:
             f"known: {', '.join(forecaster_names())}; add yours with nowcast.models.register_forecaster",
         )
     try:
-        net = builder(config, in_channels)
+        noise = config.model.noise_channels
+        net = builder(config, in_channels + noise)
         if config.model.base:
+            if noise and in_channels == 1:
+                raise ValueError("a base takes the second channel for validity; it does not go with noise alone")
             net = WithBase(net, _borders(config), config.data.output_frames)
+        if not hasattr(net, "forward_logits"):
+            net = WithOutputBias(net, output_channels(config.model))
+        return with_noise(net, noise) if noise else net
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model {name} cannot be built: {error}") from error
-    return net if hasattr(net, "forward_logits") else WithOutputBias(net, output_channels(config.model))
 
 
 def _borders(config: Config) -> list[float]:

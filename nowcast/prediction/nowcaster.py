@@ -6,7 +6,7 @@ It has the interface of the baselines (`Persistence`, `Extrapolation`): a name, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from nowcast.models.bundle import Bundle, load_bundle
 from nowcast.models.heads import Exceedance
 from nowcast.models.inputs import rain_inputs
 from nowcast.models.moving_frame import into_moving_frame, out_of_moving_frame
+from nowcast.models.noise import WithNoise, draw_noise
 
 # A model learns the motion of a pixel a step: another pixel size or step is another motion.
 PIXEL_SIZE_TOLERANCE = 0.01
@@ -100,9 +101,39 @@ class Nowcaster:
         """Rain rates (num_leads, H, W) float32 [mm/h] after the last of `frames` (T, H, W).
 
         NaN where the last frame was not measured: there the net has nothing to start from. A model of the moving
-        frame is NaN where the rain would come from there.
+        frame is NaN where the rain would come from there. Of a model that draws members, the first one of seed 0.
         """
-        return self._read(self._logits(frames, num_leads))
+        if self.draws_members:
+            return np.asarray(self.forecast_members(frames, num_leads, 1, 0)[0])
+        (output,) = self._outputs(frames, num_leads, [None])
+        return self._read(output)
+
+    @property
+    def draws_members(self) -> bool:
+        """Whether the model was trained to draw the members of an ensemble."""
+        return isinstance(self.bundle.net, WithNoise)
+
+    def forecast_members(self, frames: np.ndarray, num_leads: int, members: int, seed: int) -> np.ndarray:
+        """Rain rates (members, num_leads, H, W) float32 [mm/h], missing as in `forecast_frames`.
+
+        Member k is a function of the frames, the seed and k: the same on any device but for rounding, and whatever
+        the number of members.
+
+        Raises:
+            ConfigError: The model forecasts one field.
+        """
+        net = self.bundle.net
+        if not isinstance(net, WithNoise):
+            raise ConfigError(
+                f"{self.name} forecasts one field and no members",
+                "train a model with model.noise_channels and loss.name=crps",
+            )
+        height, width = frames.shape[-2:]
+        noise = (
+            draw_noise(1, net.channels, height, width, generator=_generator(seed, k)).to(self.device)
+            for k in range(members)
+        )
+        return np.stack([self._read(output) for output in self._outputs(frames, num_leads, noise)])
 
     def forecast_chances(self, frames: np.ndarray, num_leads: int) -> tuple[np.ndarray, np.ndarray]:
         """Rain rates as `forecast_frames`, and the chances (num_leads, K, H, W) float32 of reaching each threshold.
@@ -114,19 +145,22 @@ class Nowcaster:
             raise ConfigError(
                 f"{self.name} forecasts one field and no probabilities", "train a model with model.head=exceedance"
             )
-        output = self._logits(frames, num_leads)
+        (output,) = self._outputs(frames, num_leads, [None])
         chances = torch.sigmoid(output.logits.float()).cpu().numpy()
         return self._read(output), np.stack([output.placed(chances[:, k]) for k in range(chances.shape[1])], axis=1)
 
-    def _logits(self, frames: np.ndarray, num_leads: int) -> _Output:
+    def _outputs(self, frames: np.ndarray, num_leads: int, noise: Iterable[torch.Tensor | None]) -> Iterator[_Output]:
+        """What the net gives for each noise (1, N, H, W), or none; motion and inputs are made once."""
         if frames.shape[0] < self.input_frames:
             raise DataError(f"the model needs {self.input_frames} frames, got {frames.shape[0]}")
         recent = np.asarray(frames[-self.input_frames :], dtype=np.float32)
         seen, motion = into_moving_frame(recent) if self.in_moving_frame else (recent, None)
         inputs = rain_inputs(seen, self.bundle.normalizer).unsqueeze(0).to(self.device)
-        with torch.inference_mode():
-            logits = self.bundle.net.forward_logits(inputs, num_leads)  # type: ignore[operator]
-        return _Output(logits[0], recent[-1], motion)
+        for fields in noise:
+            given = () if fields is None else (fields,)
+            with torch.inference_mode():
+                logits = self.bundle.net.forward_logits(inputs, num_leads, *given)  # type: ignore[operator]
+            yield _Output(logits[0], recent[-1], motion)
 
     def _read(self, output: _Output) -> np.ndarray:
         head = self.bundle.head
@@ -147,6 +181,12 @@ class _Output:
         """Fields (L, H, W) in the net's frame of reference, where they will be, and missing where nobody knows."""
         fields = np.where(np.isnan(self.last), np.float32(np.nan), fields)
         return fields if self.motion is None else out_of_moving_frame(fields, self.motion)
+
+
+def _generator(seed: int, member: int) -> torch.Generator:
+    """On the CPU, so that every device is given the same numbers."""
+    state = np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 def area_levels(

@@ -100,13 +100,18 @@ def forecast_at(
     *,
     attributes: Mapping[str, Any] | None = None,
     chances: bool = False,
+    members: int | None = None,
+    seed: int = 0,
 ) -> Forecast:
     """The forecast issued at `issue_time` from the frames up to and including that time.
 
     Args:
         chances: Also the chance of reaching each of the model's thresholds; the model must have an exceedance head.
+        members: Size of the ensemble, of a model that draws one; None for one field.
+        seed: The same seed, issue time and frames give the same members.
 
     Raises:
+        ConfigError: The model gives no chances or no members.
         DataError: A frame that the forecaster needs is missing, or the time is not on the archive's axis.
         MismatchError: The model does not fit the archive's step or pixel size.
     """
@@ -131,13 +136,17 @@ def forecast_at(
     frames = source.rain_rate(start, stop)
     probability: np.ndarray | None = None
     thresholds: tuple[float, ...] = ()
-    if chances:
+    said: dict[str, Any] = {}
+    if members is not None:
+        rain_rate = _members(forecaster, frames, num_leads, members, _seed_at(seed, issue_time), chances=chances)
+        said = {"members": members, "seed": seed}
+    elif chances:
         rain_rate, probability, thresholds = _with_chances(forecaster, frames, num_leads)
     else:
         rain_rate = forecaster.forecast_frames(frames, num_leads)
     first_input = source.times[start]
     return Forecast(
-        rain_rate[None, None],
+        rain_rate[:, None] if members is not None else rain_rate[None, None],
         np.array([issue_time]),
         np.arange(1, num_leads + 1) * source.step,
         source.grid,
@@ -147,11 +156,31 @@ def forecast_at(
             "input_times": f"{first_input}Z to {issue_time}Z",
             "archive_fingerprint": source.fingerprint,
             "synthetic": source.is_synthetic,
+            **said,
             **(attributes or {}),
         },
         None if probability is None else probability[None],
         thresholds,
     )
+
+
+def _members(
+    forecaster: FramesForecaster, frames: np.ndarray, num_leads: int, members: int, seed: int, *, chances: bool
+) -> np.ndarray:
+    forecast_members = getattr(forecaster, "forecast_members", None)
+    if forecast_members is None:
+        raise ConfigError(
+            f"{forecaster.name} forecasts one field and no members",
+            "give a model trained with model.noise_channels and loss.name=crps, or pysteps-steps",
+        )
+    if members < 1 or chances:
+        raise ConfigError(f"{members} members{' with chances' if chances else ''} cannot be", "leave one of them out")
+    return np.asarray(forecast_members(frames, num_leads, members, seed))
+
+
+def _seed_at(seed: int, issue_time: np.datetime64) -> int:
+    """A seed for an issue time: the noise of one forecast is not that of the next."""
+    return int(np.random.SeedSequence([seed, int(issue_time.astype("int64")) & (2**64 - 1)]).generate_state(1)[0])
 
 
 def _with_chances(

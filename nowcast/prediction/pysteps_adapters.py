@@ -128,23 +128,29 @@ class PystepsSteps:
                 "from Python: PystepsSteps(pixel_km=..., step_minutes=...)",
             )
 
-    def forecast_members(self, frames: np.ndarray, num_leads: int) -> np.ndarray:
-        """(members, num_leads, H, W) float32 [mm/h]; NaN where nobody knows what comes."""
+    def forecast_members(
+        self, frames: np.ndarray, num_leads: int, members: int | None = None, seed: int | None = None
+    ) -> np.ndarray:
+        """(members, num_leads, H, W) float32 [mm/h]; NaN where nobody knows what comes.
+
+        As many members, drawn by the seed, as the attributes say unless given.
+        """
         recent = _recent(frames, self.name)
+        members = self.members if members is None else members
         if _is_dry(recent):
-            return np.repeat(_unchanged(recent, num_leads)[None], self.members, axis=0)
+            return np.repeat(_unchanged(recent, num_leads)[None], members, axis=0)
         velocity = _velocity(self.motion(recent))
         with _silent():
             forecast = _pysteps("nowcasts").get_method("steps")(
                 _decibel(recent),
                 velocity,
                 num_leads,
-                n_ens_members=self.members,
+                n_ens_members=members,
                 n_cascade_levels=CASCADE_LEVELS,
                 precip_thr=WET_DB,
                 kmperpixel=self.pixel_km,
                 timestep=self.step_minutes,
-                seed=self.seed,
+                seed=self.seed if seed is None else seed,
             )
         return _rain_rate(forecast)
 

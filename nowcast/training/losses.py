@@ -1,7 +1,7 @@
 """Losses on logits, one value a pixel, and the one masked mean that every loss is reduced by.
 
-Shapes: logits (B, L, K, H, W), K = 1 but for the exceedance head; targets, valid (B, L, 1, H, W). Targets lie in
-[0, 1], the range of the Normalizer.
+Shapes: logits (B, L, K, H, W), K = 1 but for the exceedance head; targets, valid (B, L, 1, H, W); logits of M members
+(M, B, L, 1, H, W). Targets lie in [0, 1], the range of the Normalizer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from nowcast.data.normalize import Normalizer
 from nowcast.errors import ConfigError
 from nowcast.models.heads import Exceedance, Head
 
-# loss(logits, targets) -> one float32 value a pixel, (B, L, 1, H, W); which pixels count is not its business.
+# loss(logits, targets) -> one float32 value a pixel, (B, L, 1, H, W); which pixels count is not its business. That of
+# an ensemble takes logits with a first axis of members.
 PixelLoss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -47,6 +48,10 @@ def make_loss(config: LossConfig, normalizer: Normalizer, head: Head | None = No
         return squared_error
     if config.name == "mae":
         return absolute_error
+    if config.name == "quantile":
+        return PinballLoss(config.quantile)
+    if config.name == "crps":
+        return AlmostFairCRPS(config.crps_alpha)
     borders = normalizer.transform(np.array(config.thresholds_mm_h))
     if np.any(np.diff(borders) <= 0) or borders[-1] >= 1:
         raise ConfigError(
@@ -70,6 +75,51 @@ def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
 def absolute_error(logits: Tensor, targets: Tensor) -> Tensor:
     """Absolute error of the normalised field."""
     return (torch.sigmoid(logits.float()) - targets).abs()
+
+
+class PinballLoss:
+    """The loss that is least, in expectation, where the forecast is a quantile of the observation.
+
+    q (y - x) where the observation y is above the forecast x, (1 - q) (x - y) where it is below; half the absolute
+    error for the median. The normaliser rises, so the quantile of the normalised field is that of the rain rate.
+
+    Source: Koenker and Bassett 1978, doi 10.2307/1913643.
+    """
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        above = targets - torch.sigmoid(logits.float())
+        return torch.maximum(self.level * above, (self.level - 1) * above)
+
+
+class AlmostFairCRPS:
+    """Continuous ranked probability score of M members at each pixel, almost as if there were infinitely many.
+
+    1/M sum_j |x_j - y| - (1 - e) / (2 M (M - 1)) sum_jk |x_j - x_k|, with e = (1 - alpha) / M: alpha of the fair
+    score, which is unbiased in M, and 1 - alpha of that of the members as they stand. The fair one alone does not
+    care where one member lies that the others bracket with the observation; a little of the other keeps it in place.
+
+    Args:
+        alpha: 1 is fair, 0 is plain.
+
+    Source: afCRPS of Lang et al. 2024, arXiv 2412.15832; here by sorted members, in float32.
+    """
+
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """One value a pixel, (B, L, 1, H, W), of logits (M, B, L, 1, H, W), M at least 2; may be negative."""
+        members = torch.sigmoid(logits.float())
+        size = members.shape[0]
+        error = (members - targets).abs().mean(dim=0)
+        # The gap above the g-th of the sorted members lies between g of them and size - g others.
+        below = torch.arange(1, size, device=members.device).view(-1, *(1,) * targets.dim())
+        pairs = (below * (size - below) * members.sort(dim=0).values.diff(dim=0)).sum(dim=0)
+        epsilon = (1 - self.alpha) / size
+        return error - (1 - epsilon) / (size * (size - 1)) * pairs
 
 
 class ExceedanceLoss:

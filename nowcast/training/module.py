@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nowcast.config import Config
-from nowcast.errors import DataError
+from nowcast.errors import ConfigError, DataError
 from nowcast.models.heads import make_head
 from nowcast.models.inputs import Batch, rain_rate_of
 from nowcast.training.augment import augment
@@ -49,6 +49,13 @@ class ForecastModule(lightning.LightningModule):
         self.normalizer = data.normalizer
         self.head = make_head(config.model, data.normalizer)
         self.loss = make_loss(config.loss, data.normalizer, self.head)
+        if (config.loss.name == "crps") != (config.model.noise_channels > 0):
+            raise ConfigError(
+                f"loss {config.loss.name} does not go with {config.model.noise_channels} noise channels",
+                "loss.name=crps trains an ensemble: it needs model.noise_channels, which no other loss makes use of",
+            )
+        # Members of a sample in training; None for a net that forecasts one field.
+        self.members = config.training.ensemble_size if config.model.noise_channels else None
         self.count_events = count_events if data.step_seconds is not None else None
         self.thresholds = np.array(config.scores.thresholds_mm_h)
         self.skipped = 0
@@ -71,12 +78,13 @@ class ForecastModule(lightning.LightningModule):
         return loss
 
     def _pixel_losses(self, batch: Batch) -> Tensor:
+        drawn = batch if self.members is None else _repeated(batch, self.members)
         if hasattr(self.net, "scheduled_logits"):  # a net that feeds forecasts back learns from true frames at first
             progress = self.global_step / self.config.training.max_steps
-            logits = self.net.scheduled_logits(batch.inputs, batch.targets, batch.valid, progress)  # type: ignore[operator]
+            logits = self.net.scheduled_logits(drawn.inputs, drawn.targets, drawn.valid, progress)  # type: ignore[operator]
         else:
-            logits = self.net.forward_logits(batch.inputs, batch.targets.shape[1])  # type: ignore[operator]
-        return self.loss(logits, batch.targets)
+            logits = self.net.forward_logits(drawn.inputs, drawn.targets.shape[1])  # type: ignore[operator]
+        return self.loss(logits if self.members is None else logits.unflatten(0, (self.members, -1)), batch.targets)
 
     def _mean_count(self, valid: Tensor) -> Tensor | None:
         """Valid pixels per process, averaged over processes: gradients are averaged too, so each pixel weighs the same.
@@ -120,7 +128,14 @@ class ForecastModule(lightning.LightningModule):
         self.skipped = checkpoint["skipped"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self.net.forward_logits(batch.inputs, batch.targets.shape[1])  # type: ignore[operator]
+        if self.members is None:
+            logits = self.net.forward_logits(batch.inputs, batch.targets.shape[1])  # type: ignore[operator]
+        else:
+            # The same members at every validation; training seeds anew at every step.
+            torch.manual_seed(hash((self.config.training.seed, batch_idx, self.global_rank)) & 0x7FFF_FFFF)
+            drawn = _repeated(batch, self.members)
+            logits = self.net.forward_logits(drawn.inputs, drawn.targets.shape[1])  # type: ignore[operator]
+            logits = logits.unflatten(0, (self.members, -1))
         values = self.loss(logits, batch.targets)
         self._loss_sum += torch.where(batch.valid, values, 0.0).sum(dtype=torch.float64).cpu()
         self._valid_count += batch.valid.sum().double().cpu()
@@ -128,6 +143,8 @@ class ForecastModule(lightning.LightningModule):
             missing = ~batch.valid.squeeze(-3).cpu().numpy()
             observed = np.where(missing, np.nan, rain_rate_of(batch.targets, self.normalizer))
             forecast = self.head.rain_rate(logits)
+            if self.members is not None:
+                forecast = forecast.mean(axis=0)
             events = self.count_events(forecast, observed, self.thresholds)
             axes = tuple(range(events.hits.ndim - 1))
             self._events += np.stack([e.sum(axis=axes) for e in (events.hits, events.false_alarms, events.misses)])
@@ -157,3 +174,9 @@ class ForecastModule(lightning.LightningModule):
         optimizer = make_optimizer(self.net, training)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _repeated(batch: Batch, times: int) -> Batch:
+    """The whole batch several times over: member 1 of every sample, then member 2, ..."""
+    parts = (part.repeat(times, 1, 1, 1, 1) for part in (batch.inputs, batch.targets, batch.valid))
+    return Batch(*parts)

@@ -16,7 +16,7 @@ from data_prep.synthetic_rain import write_synthetic_archive
 from nowcast.data.archive import open_archive
 from nowcast.data.forecast import load_forecast
 from nowcast.data.forecast_store import DONE, draft_of
-from tests.cli.conftest import Run
+from tests.cli.conftest import TINY, Run
 
 
 @pytest.mark.parametrize("model", ["persistence", "extrapolation", "trained"])
@@ -137,3 +137,36 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(capsys: pyte
     assert list(progress(range(8), "predict", clock=lambda: next(now))) == list(range(8))
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["predict: 3 of 8, 0.5/s, 10 s left", "predict: 6 of 8, 0.5/s, 4 s left"]
+
+
+@pytest.fixture(scope="module")
+def ensemble_folder(nowcast: Run, archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ensemble") / "run"
+    settings = [*TINY[:-2], "--set", "loss.name=crps", "--set", "model.noise_channels=2"]
+    nowcast("train", archive, "-o", folder, "--cache", folder.parent / "cache", *settings)
+    return folder
+
+
+def test_members_are_drawn_by_the_seed_and_kept_as_realizations(
+    nowcast: Run, archive: Path, ensemble_folder: Path, tmp_path: Path
+) -> None:
+    command = ["predict", ensemble_folder, archive, "--at", "2000-01-01T02:00", "--members", 3]
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        nowcast(*command, "--seed", seed, "-o", tmp_path / f"{name}.nc")
+    a, b, c = (load_forecast(tmp_path / f"{name}.nc") for name in "abc")
+    assert a.rain_rate.shape == (3, 1, 4, 32, 40)
+    assert (a.attributes["members"], a.attributes["seed"]) == (3, 1)
+    np.testing.assert_array_equal(a.rain_rate, b.rain_rate)
+    assert not np.array_equal(a.rain_rate, c.rain_rate, equal_nan=True)
+    assert not np.array_equal(a.rain_rate[0], a.rain_rate[1], equal_nan=True)
+    times = ["--from", "2000-01-01T01:55", "--to", "2000-01-01T02:00", "--members", 2, "--seed", 1]
+    nowcast("predict", ensemble_folder, archive, *times, "-o", tmp_path / "f.zarr")
+    np.testing.assert_array_equal(load_forecast(tmp_path / "f.zarr").rain_rate[:, 1:], a.rain_rate[:2])
+
+
+def test_what_draws_no_members_says_so(nowcast: Run, archive: Path, run_folder: Path, tmp_path: Path) -> None:
+    for model in (run_folder, "persistence"):
+        result = nowcast("predict", model, archive, "--members", 2, "-o", tmp_path / "f.nc", expect=2)
+        assert "forecasts one field and no members" in str(result.exception)
+    result = nowcast("predict", "persistence", archive, "--seed", 2, "-o", tmp_path / "f.nc", expect=2)
+    assert "add --members" in str(result.exception)

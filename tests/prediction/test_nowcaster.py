@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from nowcast.config import load_config
 from nowcast.data.normalize import Normalizer
+from nowcast.errors import ConfigError
 from nowcast.models.bundle import Bundle
 from nowcast.models.heads import Exceedance
+from nowcast.models.registry import build_forecaster
 from nowcast.prediction.nowcaster import Nowcaster, area_levels
 
 THRESHOLDS = (0.5, 2.0, 8.0)
@@ -70,7 +72,7 @@ def test_levels_for_areas_give_as_many_events_as_the_last_frame_has() -> None:
     logits = torch.logit(torch.from_numpy(chances))
     head = Exceedance(Normalizer(), THRESHOLDS, area_levels(logits, last, THRESHOLDS))
     fields = head.rain_rate(logits)
-    for k, threshold in enumerate(THRESHOLDS):
+    for threshold in THRESHOLDS:
         wanted = np.count_nonzero(last >= threshold)
         said = np.count_nonzero((fields >= threshold) & ~np.isnan(last), axis=(1, 2))
         assert wanted > 5 and (said == wanted).all()
@@ -86,3 +88,27 @@ def test_a_dry_last_frame_gives_no_event() -> None:
 def test_too_few_frames_are_refused() -> None:
     with pytest.raises(Exception, match="the model needs 3 frames, got 2"):
         nowcaster().forecast_frames(rain()[:2], 2)
+
+
+def ensemble() -> Nowcaster:
+    settings = ["data.input_frames=3", "model.noise_channels=2", "model.hidden_channels=[8]"]
+    config = load_config(overrides=settings, environment={}).config
+    torch.manual_seed(1)
+    net = build_forecaster(config, 2).eval()
+    return Nowcaster(Bundle(net, config, Normalizer(), 2, 300.0, (1.0, 1.0)), torch.device("cpu"))
+
+
+def test_members_are_a_function_of_the_seed_and_their_number() -> None:
+    model, frames = ensemble(), rain()
+    four, two = model.forecast_members(frames, 2, 4, 7), model.forecast_members(frames, 2, 2, 7)
+    assert four.shape == (4, 2, 40, 48) and four.dtype == np.float32
+    np.testing.assert_array_equal(four[:2], two)
+    assert np.nanmax(np.abs(np.diff(four, axis=0)), axis=(1, 2, 3)).min() > 0
+    assert not np.array_equal(model.forecast_members(frames, 2, 2, 8), two, equal_nan=True)
+    assert np.isnan(four[:, :, :5, :5]).all()
+    np.testing.assert_array_equal(model.forecast_frames(frames, 2), model.forecast_members(frames, 2, 1, 0)[0])
+
+
+def test_a_model_of_one_field_has_no_members() -> None:
+    with pytest.raises(ConfigError, match=r"forecasts one field and no members.*noise_channels"):
+        nowcaster().forecast_members(rain(), 2, 3, 0)

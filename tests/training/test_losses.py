@@ -10,7 +10,9 @@ from nowcast.config import LossConfig
 from nowcast.data.normalize import Normalizer
 from nowcast.errors import ConfigError
 from nowcast.training.losses import (
+    AlmostFairCRPS,
     BalancedLoss,
+    PinballLoss,
     absolute_error,
     cross_entropy,
     make_loss,
@@ -89,3 +91,75 @@ def test_balanced_adds_squares_and_absolute_values_with_their_weights() -> None:
 def test_a_scale_that_saturates_below_a_border_is_refused() -> None:
     with pytest.raises(ConfigError, match="do not rise inside the normaliser's range, which ends at 20"):
         make_loss(LossConfig(name="balanced"), Normalizer("db", maximum_mm_h=20.0))
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.8])
+def test_the_pinball_loss_is_least_at_the_quantile_of_numpy(level: float) -> None:
+    sample = torch.from_numpy(np.random.default_rng(2).beta(0.5, 2.0, 501))
+    forecasts = torch.linspace(0.002, 0.998, 997, dtype=torch.float64)
+    losses = PinballLoss(level)(torch.logit(forecasts)[:, None], sample[None]).mean(dim=1)
+    best = float(forecasts[losses.argmin()])
+    assert best == pytest.approx(float(np.quantile(sample.numpy(), level)), abs=0.004)  # the spacing of either
+
+
+def test_the_pinball_loss_charges_each_side_its_price_and_the_median_half_the_error() -> None:
+    logits = torch.zeros(2)
+    targets = torch.tensor([0.7, 0.1])
+    torch.testing.assert_close(PinballLoss(0.9)(logits, targets), torch.tensor([0.9 * 0.2, 0.1 * 0.4]))
+    torch.testing.assert_close(PinballLoss(0.5)(logits, targets), absolute_error(logits, targets) / 2)
+    assert isinstance(make_loss(LossConfig(name="quantile", quantile=0.9), Normalizer()), PinballLoss)
+
+
+def tied_ensemble(members: int) -> tuple[np.ndarray, np.ndarray]:
+    """Members (M, 2, 1, 3, 8, 9) and observations that are often equal: most are dry."""
+    rng = np.random.default_rng(members)
+    x = np.round(rng.uniform(0.01, 0.99, (members, *SHAPE)), 1).clip(0.05, 0.95)
+    x[rng.random(x.shape) < 0.5] = 0.05
+    y = np.where(rng.random(SHAPE) < 0.5, x[0], 0.05)
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+@pytest.mark.parametrize("members", [2, 3, 7])
+def test_the_crps_is_that_of_the_verification_ties_included(members: int) -> None:
+    from nowcast.verification.probabilistic import crps, crps_sums, fair_crps
+
+    x, y = tied_ensemble(members)
+    pixels = x.reshape(members, -1, 1, 1), y.reshape(-1, 1, 1)
+    sums = crps_sums(*pixels)
+    logits, targets = torch.logit(torch.from_numpy(x).double()), torch.from_numpy(y)
+    plain, fair, almost = (AlmostFairCRPS(alpha)(logits, targets).ravel().numpy() for alpha in (0.0, 1.0, 0.95))
+    # Float32 of values up to 1.
+    np.testing.assert_allclose(plain, crps(sums), atol=2e-6)
+    np.testing.assert_allclose(fair, fair_crps(sums), atol=2e-6)
+    np.testing.assert_allclose(almost, 0.95 * fair_crps(sums) + 0.05 * crps(sums), atol=2e-6)
+    assert (plain[np.all(x == y, axis=0).ravel()] == 0).all()
+
+
+def test_the_fair_crps_is_unbiased_in_the_size_of_the_ensemble_and_the_plain_one_is_not() -> None:
+    # Members uniform on (0, 1): the CRPS of the distribution itself is (y^3 + (1 - y)^3) / 3.
+    truth = (0.3**3 + 0.7**3) / 3
+    rng = np.random.default_rng(5)
+    for members in (2, 4, 16):
+        x = torch.from_numpy(rng.uniform(1e-4, 1 - 1e-4, (members, 200_000)))
+        y = torch.full((200_000,), 0.3)
+        fair, plain = (float(AlmostFairCRPS(alpha)(torch.logit(x), y).mean()) for alpha in (1.0, 0.0))
+        assert fair == pytest.approx(truth, abs=2e-3)  # four standard errors
+        # E|x - x'| is 1/3: the plain score counts a member's distance from itself.
+        assert plain == pytest.approx(truth + 1 / (6 * members), abs=2e-3)
+
+
+def test_the_crps_moves_every_member_and_masked_pixels_leave_no_gradient() -> None:
+    logits = torch.randn((3, *SHAPE), requires_grad=True)
+    valid = torch.rand(SHAPE) > 0.4
+    loss = masked_mean(AlmostFairCRPS(0.95)(logits, torch.rand(SHAPE)), valid)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.isfinite(gradient).all()
+    assert (gradient[:, ~valid] == 0).all() and (gradient[:, valid] != 0).all()
+
+
+def test_the_fair_crps_leaves_a_member_free_where_the_almost_fair_one_pulls_it() -> None:
+    # One of two members on the observation: where the other lies does not matter to the fair score.
+    logits = torch.logit(torch.tensor([[0.4], [0.9]])).requires_grad_()
+    observed = torch.tensor([0.4])
+    gradients = [torch.autograd.grad(AlmostFairCRPS(alpha)(logits, observed).sum(), logits)[0][1] for alpha in (1, 0.9)]
+    assert gradients[0].abs() < 1e-7 < gradients[1]
