@@ -12,7 +12,7 @@ import click
 from cli.options import clear_output, output_option, overwrite_option
 
 # What is generated: enough rain for blocks to train on, to validate with, and to test on.
-NUM_FRAMES, SHAPE, STEP_MINUTES, PRESET, SEED = 420, (128, 128), 10.0, "convective", 7
+NUM_FRAMES, SHAPE, STEP_MINUTES, PRESET, SEED = 420, (128, 128), 10.0, "mixed", 7
 BASELINES = ("persistence", "extrapolation")
 # The model must beat persistence here, or the demo fails: CSI at 1 mm/h over leads of 30 to 60 min.
 GATE_MM_H, GATE_MINUTES = 1.0, (30.0, 60.0)
