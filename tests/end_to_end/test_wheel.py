@@ -30,7 +30,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(fresh: Path, *command: str, cwd: Path) -> str:
     # The dependencies come from this environment; its editable install does not, since .pth files are not read there.
     environment = os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")}
-    done = subprocess.run([str(fresh / command[0]), *command[1:]], capture_output=True, text=True, cwd=cwd, env=environment)
+    done = subprocess.run(
+        [str(fresh / command[0]), *command[1:]], capture_output=True, text=True, cwd=cwd, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
