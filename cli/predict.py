@@ -96,7 +96,7 @@ def write_forecasts(
     from cli.progress import progress
     from nowcast.data.forecast_store import ForecastStore
     from nowcast.errors import ConfigError, DataError
-    from nowcast.prediction.predict import forecast_at
+    from nowcast.prediction.predict import climate_attributes, forecast_at
 
     if len(times) == 0:
         raise DataError(f"the archive has no {forecaster.input_frames} consecutive frames to start from")
@@ -104,6 +104,7 @@ def write_forecasts(
         raise ConfigError(
             f"{output} holds one issue time, {len(times)} were asked for", "give -o a folder or a .zarr name"
         )
+    attributes = climate_attributes(forecaster, source)
     if output.suffix == ".zarr":
         about = {
             "model": forecaster.name,
@@ -113,13 +114,14 @@ def write_forecasts(
         }
         with ForecastStore(output, times, about=about, resume=resume, overwrite=overwrite) as store:
             for time in progress(store.outstanding, "predict"):
-                store.write(forecast_at(forecaster, source, time, num_leads, **how))
+                store.write(forecast_at(forecaster, source, time, num_leads, attributes=attributes, **how))
         return [output]
     paths = []
     for time in progress(times, "predict"):
         path = output if output.suffix == ".nc" else output / f"{forecaster.name}_{file_time(time)}.nc"
         if not (resume and path.exists()):
-            forecast_at(forecaster, source, time, num_leads, **how).save(path, overwrite=overwrite)
+            forecast = forecast_at(forecaster, source, time, num_leads, attributes=attributes, **how)
+            forecast.save(path, overwrite=overwrite)
         paths.append(path)
     return paths
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nowcast.data.climate import RainClimate
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError, MismatchError
 from nowcast.models.bundle import Bundle, load_bundle
@@ -90,6 +91,12 @@ class Nowcaster:
                 f"{name} has {found[0]:.4g}x{found[1]:.4g} km",
                 "train a model on data of this pixel size",
             )
+
+    @property
+    def training_climate(self) -> RainClimate | None:
+        """How it rained where the model was trained; None where its bundle does not say."""
+        values = self.bundle.provenance.get("rain_climate")
+        return None if values is None else RainClimate.from_dict(values)
 
     @property
     def thresholds_mm_h(self) -> tuple[float, ...]:

@@ -6,14 +6,18 @@ the walk over many issue times.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from nowcast.data.climate import RainClimate
 from nowcast.data.forecast import Forecast
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
 
 
 class FramesForecaster(Protocol):
@@ -194,6 +198,24 @@ def _with_chances(
         )
     rain_rate, chances = forecast_chances(frames, num_leads)
     return rain_rate, chances, tuple(getattr(forecaster, "thresholds_mm_h", ()))
+
+
+def climate_attributes(forecaster: FramesForecaster, source: FrameSource) -> dict[str, str]:
+    """What a forecast file should say, and the log says once, where it rains otherwise than in training.
+
+    Empty for baselines, for models whose bundle knows no climate, and where the two are near (see
+    `RainClimate.differences`). The forecast is made all the same: its skill is unknown, not its meaning.
+    """
+    trained = getattr(forecaster, "training_climate", None)
+    here = None if trained is None else RainClimate.of_source(source)
+    if trained is None or here is None:
+        return {}
+    differences = here.differences(trained)
+    if not differences:
+        return {}
+    warning = "the rain is unlike that of the training: " + "; ".join(differences)
+    log.warning("%s: %s; verify before use", forecaster.name, warning)
+    return {"climate_warning": warning}
 
 
 def forecasts(

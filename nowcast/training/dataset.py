@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nowcast.config import DataConfig
+from nowcast.data.climate import RainClimate
 from nowcast.data.grid import Grid
 from nowcast.data.normalize import Normalizer
 from nowcast.data.resample import Resampler
@@ -311,6 +312,7 @@ def rain_training_data(
             "for validation with --validation",
         )
     fitted = normalizer.fit(_sample_fields(train, seed))
+    climate = RainClimate.of(_uniform_fields(train, seed))
     train, validation = (_with_normalizer(part, fitted) for part in (train, validation))
     log.info("%d training samples, %d validation samples of %dx%d pixels", len(train), len(validation), height, width)
     first = archives[0]
@@ -327,6 +329,7 @@ def rain_training_data(
             "training_samples": len(train),
             "validation_samples": len(validation),
             "synthetic": any(one.synthetic for one in archives),
+            "rain_climate": None if climate is None else climate.to_dict(),
         },
     )
 
@@ -437,6 +440,13 @@ def _sample_fields(dataset: SequenceDataset, seed: int, number: int = 48) -> lis
     rng = np.random.default_rng([seed, 1])
     chosen = rng.choice(len(dataset), size=min(number, len(dataset)), p=dataset.weights)
     return [dataset.rain_rate(index)[dataset.input_frames :] for index in chosen]
+
+
+def _uniform_fields(dataset: SequenceDataset, seed: int, number: int = 96) -> Iterator[np.ndarray]:
+    """Rain at the issue time of some samples, each as likely: what it rains there, not what training prefers."""
+    rng = np.random.default_rng([seed, 3])
+    for index in rng.choice(len(dataset), size=min(number, len(dataset)), replace=False):
+        yield dataset.rain_rate(index)[dataset.input_frames - 1]
 
 
 def _with_normalizer(dataset: SequenceDataset, normalizer: Normalizer) -> SequenceDataset:

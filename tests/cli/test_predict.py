@@ -170,3 +170,28 @@ def test_what_draws_no_members_says_so(nowcast: Run, archive: Path, run_folder: 
         assert "forecasts one field and no members" in str(result.exception)
     result = nowcast("predict", "persistence", archive, "--seed", 2, "-o", tmp_path / "f.nc", expect=2)
     assert "add --members" in str(result.exception)
+
+
+@pytest.mark.parametrize("factor", [1.0, 6.0, 1 / 6])
+def test_a_forecast_far_from_the_training_climate_says_so(
+    nowcast: Run,
+    archive: Path,
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    factor: float,
+) -> None:
+    from nowcast.data.archive import RadarArchive
+
+    real = RadarArchive.rain_rate
+    monkeypatch.setattr(RadarArchive, "rain_rate", lambda self, start, stop: real(self, start, stop) * factor)
+    times = ["--from", "2000-01-01T02:00", "--to", "2000-01-01T02:10"]
+    result = nowcast("predict", run_folder, archive, *times, "-o", tmp_path / "out")
+    said = [line for line in result.stderr.splitlines() if "unlike that of the training" in line]
+    attributes = [load_forecast(path).attributes for path in (tmp_path / "out").iterdir()]
+    assert len(attributes) == 3
+    if factor == 1.0:
+        assert said == [] and not any("climate_warning" in one for one in attributes)
+    else:
+        assert len(said) == 1 and "percentile of wet rates" in said[0]
+        assert all("percentile of wet rates" in one["climate_warning"] for one in attributes)

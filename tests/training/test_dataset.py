@@ -154,3 +154,16 @@ def test_a_pack_cut_short_is_refused(tmp_path: Path) -> None:
     del pack
     with pytest.raises(DataError, match="is not a packed archive"):
         open_packed(folder)
+
+
+def test_the_climate_for_the_bundle_is_that_of_all_windows_not_of_the_preferred_ones(tmp_path: Path) -> None:
+    pack = packed(tmp_path)
+    rain = np.where(np.isnan(pack.rain_rate), np.nan, np.where(np.arange(len(pack.present)) < 30, 0, 4)[:, None, None])
+    half = PackedArchive(**{**vars(pack), "rain_rate": rain.astype(np.float32)})
+    data = rain_training_data(
+        [half], DataConfig(input_frames=2, output_frames=2, validation_share=0, test_share=0), Normalizer()
+    )
+    climate = data.provenance["rain_climate"]
+    issues = np.arange(1, len(pack.present) - 2)  # the last input frame of each window
+    assert climate["wet_share"] == pytest.approx(float((issues >= 30).mean()), abs=1e-6)
+    assert climate["wet_p99_mm_h"] == 4 and climate["mean_mm_h"] == pytest.approx(4 * climate["wet_share"])
