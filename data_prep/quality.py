@@ -147,6 +147,8 @@ def find_static_clutter(archive: RadarArchive, *, wet_share: float = CLUTTER_SHA
 
 def _set(field: np.ndarray, where: np.ndarray, value: float) -> int:
     """Give the valid pixels among `where` a value; how many they were."""
+    if not where.any():
+        return 0
     where = where & ~np.isnan(field)
     field[where] = value
     return int(np.count_nonzero(where))

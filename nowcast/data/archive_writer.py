@@ -11,7 +11,6 @@ import hashlib
 import logging
 import shutil
 import tempfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,7 +59,7 @@ class EncodedFrame:
         time: Valid time, datetime64[s].
         rain_rate: The chunk.
         digest: Eight bytes of the chunk's SHA-256, never 0.
-        valid: Which pixels are valid, as packed bits under zlib.
+        valid: Which pixels are valid, as packed bits, compressed.
         series: Its values in the per-frame series.
         quality: The chunk of the quality index, if there is one.
     """
@@ -101,7 +100,7 @@ def encode_frame(
         time=time.astype("datetime64[s]"),
         rain_rate=chunk,
         digest=max(1, int.from_bytes(hashlib.sha256(chunk).digest()[:8], "little")),
-        valid=zlib.compress(np.packbits(valid).tobytes(), 1),
+        valid=encode_chunk(np.packbits(valid)),
         series=series,
         quality=None if quality is None else encode_chunk(np.asarray(quality, dtype=np.float32)),
     )
@@ -110,7 +109,7 @@ def encode_frame(
 def _canonical(rain_rate: np.ndarray) -> np.ndarray:
     """A contiguous float32 field in which zero and NaN have one form each, so that equal fields have equal bytes."""
     bits = np.ascontiguousarray(rain_rate, dtype=np.float32).view(np.uint32) & np.uint32(0x7FFFFFFF)
-    return np.minimum(bits, np.uint32(0x7FC00000)).view(np.float32)
+    return np.minimum(bits, np.uint32(0x7FC00000), out=bits).view(np.float32)
 
 
 @dataclass
@@ -532,7 +531,7 @@ class ArchiveWriter:
 
     def _count(self, masks: Counter[bytes]) -> None:
         for mask, frames in masks.items():
-            bits = np.unpackbits(np.frombuffer(zlib.decompress(mask), dtype=np.uint8), count=self._counts.size)
+            bits = np.unpackbits(np.frombuffer(decode_chunk(mask), dtype=np.uint8), count=self._counts.size)
             self._counts += np.multiply(bits, np.int32(frames), dtype=np.int32).reshape(self._counts.shape)
 
     def _write_valid_share(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -159,6 +159,8 @@ class Grid:
         return f"{rows}x{columns} pixels of {dy:.4g}x{dx:.4g} km, {self.crs.name}"
 
 
+# One file after the other names the same system, and parsing it costs as much as decoding a small frame.
+@lru_cache(maxsize=64)
 def _wkt(crs: str | pyproj.CRS) -> str:
     try:
         return pyproj.CRS.from_user_input(crs).to_wkt()
