@@ -19,7 +19,7 @@ from nowcast.nn.kernels.lstm import LSTMSequence, step_by_step
 @pytest.mark.parametrize("kernel", winograd.KERNELS)
 def test_the_transforms_are_a_correlation(kernel: int) -> None:
     rng = np.random.default_rng(0)
-    of_input, of_kernel, of_output = winograd.one_dimensional_transforms(kernel)
+    of_input, of_kernel, of_output = (matrix.numpy() for matrix in winograd.one_dimensional_transforms(kernel))
     tile, weights = rng.normal(size=winograd.TILE + kernel - 1), rng.normal(size=kernel)
     have = of_output @ ((of_kernel @ weights) * (of_input @ tile))
     np.testing.assert_allclose(have, np.correlate(tile, weights, mode="valid"), rtol=1e-12, atol=1e-12)

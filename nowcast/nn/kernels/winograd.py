@@ -9,10 +9,11 @@ Shapes: B batch, H and W grid, C channels in, O channels out, P = n * n, K = B *
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,12 +40,10 @@ class Transforms:
 @cache
 def transforms(kernel: int) -> Transforms:
     """The transforms of a kernel size, in float32, made in float64."""
-    one_dimensional = one_dimensional_transforms(kernel)
-    both = (torch.from_numpy(np.kron(matrix, matrix)).float() for matrix in one_dimensional)
-    return Transforms(*both)
+    return Transforms(*(torch.kron(matrix, matrix).float() for matrix in one_dimensional_transforms(kernel)))
 
 
-def one_dimensional_transforms(kernel: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def one_dimensional_transforms(kernel: int) -> tuple[Tensor, Tensor, Tensor]:
     """BT (n, n), G (n, kernel) and AT (4, n) in float64.
 
     Row j of BT holds the polynomial that vanishes at every point but the j-th. Rows of BT and G are scaled against each
@@ -52,16 +51,27 @@ def one_dimensional_transforms(kernel: int) -> tuple[np.ndarray, np.ndarray, np.
     """
     points = _POINTS[kernel]
     n = TILE + kernel - 1
-    of_input, of_kernel, of_output = np.zeros((n, n)), np.zeros((n, kernel)), np.zeros((TILE, n))
+    of_input, of_kernel, of_output = (
+        torch.zeros(shape, dtype=torch.float64) for shape in ((n, n), (n, kernel), (TILE, n))
+    )
+    powers = torch.arange(n, dtype=torch.float64)
     for j, point in enumerate(points):
         others = [other for other in points if other != point]
-        of_input[j, : n - 1] = np.poly(others)[::-1]
-        of_kernel[j] = point ** np.arange(kernel) / np.prod([point - other for other in others])
-        of_output[:, j] = point ** np.arange(TILE)
-    of_input[-1] = np.poly(points)[::-1]
+        of_input[j, : n - 1] = _polynomial(others)
+        of_kernel[j] = point ** powers[:kernel] / math.prod(point - other for other in others)
+        of_output[:, j] = point ** powers[:TILE]
+    of_input[-1] = _polynomial(points)
     of_kernel[-1, -1] = of_output[-1, -1] = 1
-    scale = np.sqrt(abs(of_kernel).max(1) / abs(of_input).max(1))[:, None]
+    scale = (of_kernel.abs().amax(1) / of_input.abs().amax(1)).sqrt()[:, None]
     return of_input * scale, of_kernel / scale, of_output
+
+
+def _polynomial(roots: Sequence[float]) -> Tensor:
+    """Coefficients, the constant one first, of the polynomial x^n + ... with these roots."""
+    coefficients = [1.0]
+    for root in roots:
+        coefficients = [a - root * b for a, b in zip([0.0, *coefficients], [*coefficients, 0.0], strict=True)]
+    return torch.tensor(coefficients, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
