@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "What an archive, a model, a run or a forecast holds.",
     "train": "Train a forecaster on one or several archives.",
     "predict": "Forecast from an archive with a model, persistence or extrapolation.",
+    "live": "Forecast from each radar file that arrives in a folder.",
     "calibrate": "Find the decision levels of a model and store them in its bundle.",
     "evaluate": "Score forecasts against an archive, all under one mask.",
     "report": "Scores as Markdown and one offline HTML page.",

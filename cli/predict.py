@@ -96,7 +96,7 @@ def write_forecasts(
     from cli.progress import progress
     from nowcast.data.forecast_store import ForecastStore
     from nowcast.errors import ConfigError, DataError
-    from nowcast.prediction.predict import climate_attributes, forecast_at
+    from nowcast.prediction.predict import climate_attributes, forecast_at, forecast_file_name
 
     if len(times) == 0:
         raise DataError(f"the archive has no {forecaster.input_frames} consecutive frames to start from")
@@ -118,16 +118,9 @@ def write_forecasts(
         return [output]
     paths = []
     for time in progress(times, "predict"):
-        path = output if output.suffix == ".nc" else output / f"{forecaster.name}_{file_time(time)}.nc"
+        path = output if output.suffix == ".nc" else output / forecast_file_name(forecaster, time)
         if not (resume and path.exists()):
             forecast = forecast_at(forecaster, source, time, num_leads, attributes=attributes, **how)
             forecast.save(path, overwrite=overwrite)
         paths.append(path)
     return paths
-
-
-def file_time(time: Any) -> str:
-    """An issue time as it stands in a file name: 20160711T2100Z."""
-    import numpy as np
-
-    return str(np.datetime64(time, "m")).replace("-", "").replace(":", "") + "Z"

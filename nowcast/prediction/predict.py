@@ -200,6 +200,12 @@ def _with_chances(
     return rain_rate, chances, tuple(getattr(forecaster, "thresholds_mm_h", ()))
 
 
+def forecast_file_name(forecaster: FramesForecaster, issue_time: np.datetime64) -> str:
+    """The name of the file of one issue time: persistence_20160711T2100Z.nc."""
+    time = str(issue_time.astype("datetime64[m]")).replace("-", "").replace(":", "")
+    return f"{forecaster.name}_{time}Z.nc"
+
+
 def climate_attributes(forecaster: FramesForecaster, source: FrameSource) -> dict[str, str]:
     """What a forecast file should say, and the log says once, where it rains otherwise than in training.
 
