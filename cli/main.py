@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "Scores as Markdown and one offline HTML page.",
     "view": "One offline page that plays a forecast over its lead times.",
     "plot": "Pictures: a frame, a sequence, an animation, skill against lead time.",
+    "export": "A model's net as one file that runs without this package.",
     "mnist": "Moving MNIST sanity runs: train, evaluate, sample.",
     "config": "Show, start, check a configuration, or print its schema.",
     "doctor": "What is installed, and whether it works.",
