@@ -34,9 +34,8 @@ def command(model: Path, output: Path, format_name: str, leads: int | None, over
         difference = export_program(bundle, output, format=format_name, num_leads=num_leads)
     description = describe_program(bundle, format=format_name, num_leads=num_leads, difference=difference)
     beside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    click.echo(
-        f"{output}: {num_leads} lead time{'s' if num_leads > 1 else ''}, differs from the net by at most {difference:.2g} in its logits"
-    )
+    ahead = f"{num_leads} lead time{'s' if num_leads > 1 else ''}"
+    click.echo(f"{output}: {ahead}, differs from the net by at most {difference:.2g} in its logits")
 
 
 def _without_warnings() -> Any:
