@@ -102,13 +102,13 @@ def apply_quality(
     """The field after every step that is on, and how many pixels each changed.
 
     Args:
-        rain_rate: (H, W) float32 [mm/h], NaN where missing; not changed.
+        rain_rate: (H, W) float32 [mm/h], NaN where missing; not changed, and returned itself if no step finds anything.
         quality: (H, W) in [0, 1], NaN where unknown; None where the file has none.
 
     Raises:
         DataError: A quality cut is asked for and there is no quality index, or the clutter mask has another shape.
     """
-    rain_rate = np.array(rain_rate, dtype=np.float32)
+    field = np.asarray(rain_rate, dtype=np.float32)
     changes: dict[str, int] = {}
     with np.errstate(invalid="ignore"):
         if options.minimum_quality is not None:
@@ -117,17 +117,18 @@ def apply_quality(
                     f"a quality index of {options.minimum_quality:g} or more is asked for, and the file has none",
                     "leave --minimum-quality out",
                 )
-            changes["low_quality"] = _set(rain_rate, quality < np.float32(options.minimum_quality), np.nan)
+            low = quality < np.float32(options.minimum_quality)
+            field, changes["low_quality"] = _replace(field, low, np.nan)
         if options.clutter_mask is not None:
-            changes["clutter"] = _set(rain_rate, _mask_for(options.clutter_mask, rain_rate.shape), np.nan)
+            field, changes["clutter"] = _replace(field, _mask_for(options.clutter_mask, field.shape), np.nan)
         if options.speckle_neighbours is not None:
-            changes["speckle"] = _set(rain_rate, _speckle(rain_rate, options.speckle_neighbours), 0.0)
+            field, changes["speckle"] = _replace(field, _speckle(field, options.speckle_neighbours), 0.0)
         if options.rate_cap_mm_h is not None:
-            changes["capped"] = _set(rain_rate, rain_rate > np.float32(options.rate_cap_mm_h), options.rate_cap_mm_h)
+            field, changes["capped"] = _cap(field, np.float32(options.rate_cap_mm_h))
         if options.rain_threshold_mm_h is not None:
-            noise = (rain_rate > 0) & (rain_rate < np.float32(options.rain_threshold_mm_h))
-            changes["below_threshold"] = _set(rain_rate, noise, 0.0)
-    return rain_rate, changes
+            noise = (field > 0) & (field < np.float32(options.rain_threshold_mm_h))
+            field, changes["below_threshold"] = _replace(field, noise, 0.0)
+    return field, changes
 
 
 def find_static_clutter(archive: RadarArchive, *, wet_share: float = CLUTTER_SHARE) -> np.ndarray:
@@ -145,13 +146,18 @@ def find_static_clutter(archive: RadarArchive, *, wet_share: float = CLUTTER_SHA
     return np.asarray((valid > 0) & (wet > wet_share * valid))
 
 
-def _set(field: np.ndarray, where: np.ndarray, value: float) -> int:
-    """Give the valid pixels among `where` a value; how many they were."""
-    if not where.any():
-        return 0
+def _replace(field: np.ndarray, where: np.ndarray, value: float) -> tuple[np.ndarray, int]:
+    """The field with another value at the valid pixels among `where`, and how many they were; a copy if any."""
     where = where & ~np.isnan(field)
-    field[where] = value
-    return int(np.count_nonzero(where))
+    number = int(np.count_nonzero(where))
+    return (np.where(where, np.float32(value), field) if number else field), number
+
+
+def _cap(field: np.ndarray, cap: np.float32) -> tuple[np.ndarray, int]:
+    """As `_replace`; most frames have nothing to cap, and their largest rate says so at once."""
+    if not np.fmax.reduce(field, axis=None) > cap:
+        return field, 0
+    return _replace(field, field > cap, float(cap))
 
 
 def _speckle(rain_rate: np.ndarray, neighbours: int) -> np.ndarray:

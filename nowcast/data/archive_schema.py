@@ -34,6 +34,7 @@ MISSING, PRESENT, PARTIAL, BAD = range(4)
 TIME_CHUNK = 8192
 MANIFEST_CHUNK = 1 << 18
 TIME_UNITS = "seconds since 1970-01-01 00:00:00"
+BLOCK_PIXELS = 1 << 16
 # A pixel counts as wet from this rain rate on.
 WET_MM_H = 0.1
 # What the quality steps of an ingest may change: (name, what happened to the pixels that are counted).
@@ -101,15 +102,23 @@ def measure_frame(rain_rate: np.ndarray, valid: np.ndarray) -> dict[str, float]:
     number = int(np.count_nonzero(valid))
     if number == 0:
         return {"valid_pixels": 0}
-    filled = np.where(valid, rain_rate, np.float32(0))
-    wet = filled >= np.float32(WET_MM_H)
+    wet_pixels, edges, total, largest = 0, 0, 0.0, 0.0
+    # A block of rows at a time: its temporaries stay in the processor's cache.
+    rows = max(1, BLOCK_PIXELS // rain_rate.shape[1])
+    for start in range(0, rain_rate.shape[0], rows):
+        # fmax takes the number where the other is NaN.
+        block = np.fmax(rain_rate[start : start + rows], np.float32(0))
+        wet = block >= np.float32(WET_MM_H)
+        wet_pixels += int(np.count_nonzero(wet))
+        edges += int(np.count_nonzero(wet[:, 1:] != wet[:, :-1]))
+        total += float(block.sum(dtype=np.float64))
+        largest = max(largest, float(block.max()))
     return {
         "valid_pixels": number,
-        "wet_share": float(np.count_nonzero(wet) / number),
-        "maximum_rate": float(filled.max()),
-        # Pairwise sums of a row at a time: float32 is enough for what is compared between frames.
-        "mean_rate": float(filled.sum(axis=1).sum(dtype=np.float64) / number),
-        "edge_share": float(np.count_nonzero(wet[:, 1:] != wet[:, :-1]) / number),
+        "wet_share": wet_pixels / number,
+        "maximum_rate": largest,
+        "mean_rate": total / number,
+        "edge_share": edges / number,
     }
 
 

@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 # A frame with fewer valid pixels than this share of the median frame's is partial.
 WHOLE_SHARE = 0.98
+# As numpy writes it; what lies above are negative numbers, -0 and other NaNs.
+CANONICAL_NAN = np.uint32(0x7FC00000)
 # Frames that `write_archive` commits at a time.
 BATCH = 64
 
@@ -108,8 +110,11 @@ def encode_frame(
 
 def _canonical(rain_rate: np.ndarray) -> np.ndarray:
     """A contiguous float32 field in which zero and NaN have one form each, so that equal fields have equal bytes."""
-    bits = np.ascontiguousarray(rain_rate, dtype=np.float32).view(np.uint32) & np.uint32(0x7FFFFFFF)
-    return np.minimum(bits, np.uint32(0x7FC00000), out=bits).view(np.float32)
+    field_ = np.ascontiguousarray(rain_rate, dtype=np.float32)
+    bits = field_.view(np.uint32)
+    if bits.max(initial=0) <= CANONICAL_NAN:
+        return field_
+    return np.minimum(bits & np.uint32(0x7FFFFFFF), CANONICAL_NAN).view(np.float32)
 
 
 @dataclass
