@@ -120,7 +120,7 @@ def test_a_signal_ends_it_with_its_code_and_files_that_can_be_read(
 
 
 def _until(happened: object, running: subprocess.Popen[str]) -> None:
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 240
     while not happened():  # type: ignore[operator]
         assert running.poll() is None and time.monotonic() < ends
         time.sleep(0.05)
