@@ -341,7 +341,7 @@ class _Run:
             **self._options.attributes,
             "quantity": model.quantity,
             "grid_file": plan.file,
-            "keeps_quality": self._decode.keep_quality,
+            "keeps_quality": int(self._decode.keep_quality),
         }
         self._writer = ArchiveWriter.create(
             self._path,

@@ -267,7 +267,7 @@ def _open_ours(path: Path, group: zarr.Group, attrs: dict[str, Any]) -> RadarArc
     crs = dict(_array(group, "crs").attrs)
     grid = Grid(np.asarray(_array(group, "x")[:]), np.asarray(_array(group, "y")[:]), str(crs["crs_wkt"]))
     frames = StoredFrames(path, group)
-    times, status = frames.series("time"), frames.series("frame_status")
+    times, status = frames.series("time"), frames.series("frame_status").astype(np.int8)
     if times.size == 0:
         raise DataError(f"{path} is an archive without a single frame")
     step = np.timedelta64(int(str(attrs["step_seconds"])), "s")

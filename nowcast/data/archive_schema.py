@@ -69,7 +69,7 @@ SERIES: dict[str, Series] = {
         },
     ),
     "frame_status": Series(
-        "int8",
+        "int64",
         {
             "long_name": "what is known of the frame",
             "flag_values": list(range(len(STATUS))),
@@ -142,8 +142,8 @@ def create_store(
             "title": "Rain rate from radar",
             "institution": "not stated",
             "source": "weather radar",
-            "history": "",
-            "references": "",
+            "history": "made by nowcast",
+            "references": "not stated",
             "comment": "NaN is not measured, 0 is dry.",
             **attributes,
             **interval,

@@ -263,7 +263,7 @@ class ArchiveWriter:
 
     @property
     def status(self) -> np.ndarray:
-        """(T,) int8 of the committed frames, an index into `STATUS`."""
+        """(T,) of the committed frames, an index into `STATUS`."""
         return self._series["frame_status"]
 
     @property
@@ -387,7 +387,7 @@ class ArchiveWriter:
     def _commit(self) -> None:
         pending, self._pending = self._pending, _Pending()
         if not self._store.attributes.get("writing"):
-            self._store.attributes["writing"] = True
+            self._store.attributes["writing"] = 1
             self._store.publish()
         times = sorted(pending.frames)
         self._forget_replaced(times)
@@ -503,7 +503,7 @@ class ArchiveWriter:
         when the archive is next opened for writing, since readers may still use them.
         """
         self._remove_superseded()
-        self._store.attributes["superseded_chunks"] = True
+        self._store.attributes["superseded_chunks"] = 1
         self.first_time = self.first_time - slots * self.step
         self._store.attributes["first_time"] = str(self.first_time)
         for name in (RAIN_RATE, QUALITY):

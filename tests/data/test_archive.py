@@ -96,6 +96,15 @@ def test_any_xarray_opens_it_with_times_and_bounds(tmp_path: Path) -> None:
         assert dataset["valid_share"].values[0, 0] == 0 and dataset["valid_share"].values[1, 1] == 1
 
 
+def test_xarray_writes_what_it_reads_to_netcdf(tmp_path: Path) -> None:
+    path = write_archive(tmp_path / "a.zarr", fields(2), first_time=START, step=STEP, grid=GRID)
+    with xr.open_zarr(path) as dataset:
+        dataset.drop_encoding().to_netcdf(tmp_path / "a.nc")
+    with xr.open_dataset(tmp_path / "a.nc") as back:
+        np.testing.assert_array_equal(back["rainfall_rate"].values, fields(2))
+        assert back["frame_status"].dtype == np.asarray(back["frame_status"].attrs["flag_values"]).dtype
+
+
 def test_a_frame_that_lost_pixels_is_partial(tmp_path: Path) -> None:
     rain = fields(2)
     rain[1, 3:] = np.nan
