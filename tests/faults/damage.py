@@ -1,4 +1,4 @@
-"""Damage real files in many ways and read each: `python -m tests.faults.damage [--variants 2000]`.
+"""Damage real files in many ways and read each: `python -m tests.faults.damage [--variants 2100]`.
 
 Every variant runs through detection, reading and encoding in a worker with limits on time and memory, and ends as
 identical (the frame is the undamaged one), skipped (with a reason), or different (a frame came out that is not the
@@ -326,7 +326,7 @@ def table(verdicts: list[Verdict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("NOWCAST_TEST_DATA", "../shared/data")))
-    parser.add_argument("--variants", type=int, default=2000)
+    parser.add_argument("--variants", type=int, default=2100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", help="One format alone.")
