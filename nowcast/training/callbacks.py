@@ -23,11 +23,17 @@ PROGRESS_INTERVAL = 5.0
 
 
 class StopOnSignal(Callback):
-    """Ends training after the running step when SIGINT or SIGTERM comes, with a checkpoint; a second one kills."""
+    """Ends training after the running step when SIGINT or SIGTERM comes, with a checkpoint; a second one kills.
+
+    Attributes:
+        signum: The signal that came, if one did.
+        stopped: Whether it ended training: one that comes in the last validation finds nothing left to stop.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.signum: int | None = None
+        self.stopped = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -52,6 +58,7 @@ class StopOnSignal(Callback):
         if self._somebody_was_told(trainer):
             trainer.save_checkpoint(self.folder / f"{step_name(trainer.global_step)}.ckpt")
             trainer.should_stop = True
+            self.stopped = True
 
     def _somebody_was_told(self, trainer: lightning.Trainer) -> bool:
         """Whether a signal came to any process: all must write the checkpoint together, or none can."""

@@ -124,7 +124,7 @@ def fit(
             ckpt_path=None if checkpoint is None else str(checkpoint),
             weights_only=True,
         )
-    if stop.signum is not None:
+    if stop.stopped and stop.signum is not None and trainer.global_step < config.training.max_steps:
         raise Interrupted(stop.signum)
     loss = _take_best(module, best) if data.validation is not None else math.nan
     remembered = (

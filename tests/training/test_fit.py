@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from nowcast.errors import ConfigError, DataError
 from nowcast.models.bundle import load_bundle
 from nowcast.training.checkpoints import last_readable
+from nowcast.training.dataset import TrainingData
 from nowcast.training.fit import Interrupted, fit
 from nowcast.training.module import MAXIMUM_SKIPPED_IN_A_ROW
 from tests.training.tiny import Fields, tiny_config, tiny_data
@@ -68,6 +70,28 @@ def test_a_run_stopped_anywhere_and_resumed_equals_the_unbroken_one(tmp_path: Pa
         assert stop.signum == signal.SIGTERM
     fit(data, config, tmp_path / "parts", resume=True)
     assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def with_signal_in_validation(batch: int) -> TrainingData:
+    return replace(tiny_data(), validation=StopAt(8, batch))
+
+
+@pytest.mark.parametrize("options", [(), ("training.ema=0.9",)], ids=["plain", "averaged"])
+def test_a_signal_during_a_validation_loses_nothing(tmp_path: Path, options: tuple[str, ...]) -> None:
+    config = tiny_config(*options)
+    fit(tiny_data(), config, tmp_path / "whole")
+    with pytest.raises(Interrupted):  # two batches a validation: the second is that of step 4
+        fit(with_signal_in_validation(2), config, tmp_path / "parts")
+    assert last_readable(tmp_path / "parts/checkpoints").name == "step-5.ckpt"
+    fit(tiny_data(), config, tmp_path / "parts", resume=True)
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_signal_in_the_last_validation_lets_the_run_finish(tmp_path: Path) -> None:
+    fit(tiny_data(), tiny_config(), tmp_path / "whole")
+    result = fit(with_signal_in_validation(6), tiny_config("training.checkpoint_every=100"), tmp_path / "run")
+    assert result.steps == 12
+    assert_equal_weights(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
