@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -211,15 +212,20 @@ def _plan(
 def _common_leads(
     models: Mapping[str, Sequence[ForecastFile]], source: RadarArchive, left_out: dict[str, list[str]]
 ) -> np.ndarray:
-    """Lead times that all models have and that are whole steps of the archive."""
+    """Lead times that all models have, that are ahead of the issue time, and whole steps of the archive."""
     axes = {name: set(files[0].lead_times.tolist()) for name, files in models.items()}
     every = set().union(*axes.values())
     shared = set.intersection(*axes.values())
     if not shared:
         shown = ", ".join(f"{name} has {_span(files[0].lead_times)}" for name, files in models.items())
         raise DataError(f"the forecasts have no lead time in common: {shown}")
-    step = source.step.astype("timedelta64[s]").item()
-    on_axis = sorted(lead for lead in shared if not lead % step)
+    step, ahead = source.step.astype("timedelta64[s]").item(), {lead for lead in shared if lead > timedelta(0)}
+    if not ahead:
+        raise DataError(
+            f"no lead time of the forecasts is ahead of its issue time: {_span(np.array(sorted(shared), '<m8[s]'))}",
+            "a lead time is the time from the issue time to the end of the interval that a field stands for",
+        )
+    on_axis = sorted(lead for lead in ahead if not lead % step)
     if not on_axis:
         name, files = next(iter(models.items()))
         raise DataError(
@@ -229,7 +235,8 @@ def _common_leads(
         )
     for reason, lost in (
         ("lead times that not all models have", every - shared),
-        ("lead times that are no steps of the archive", shared - set(on_axis)),
+        ("lead times that are not ahead", shared - ahead),
+        ("lead times that are no steps of the archive", ahead - set(on_axis)),
     ):
         if lost:
             left_out[reason] = [f"{lead.total_seconds() / 60:g} min" for lead in sorted(lost)]
@@ -335,6 +342,7 @@ def _fields(job: _Job, source: RadarArchive) -> tuple[np.ndarray, dict[str, np.n
             observed[index] = source.rain_rate(slot, slot + 1)[0]
     members = {name: file.read(time, job.lead_times) for name, file in job.files}
     steps = (job.lead_times // source.step).astype(int)
+    assert steps.min() >= 1, "a lead time of 0 would be read from the end of what a baseline gives"
     for baseline in job.baselines:
         stop = source.index_of(time) + 1
         frames = source.rain_rate(stop - baseline.input_frames, stop)
@@ -379,13 +387,11 @@ def _provenance(
     parts: Sequence[_CaseScores],
     left_out: Mapping[str, list[str]],
 ) -> dict[str, Any]:
-    members = parts[0].members
+    members, scored = parts[0].members, {part.case for part in parts}
     described: dict[str, Any] = {}
     for name, files in models.items():
         known = {key: str(files[0].attributes[key]) for key in MODEL_ATTRIBUTES if key in files[0].attributes}
-        used = [
-            file for file in files if any(Case(label, time) in {p.case for p in parts} for time in file.issue_times)
-        ]
+        used = [file for file in files if any(Case(label, time) in scored for time in file.issue_times)]
         described[name] = {
             "kind": "forecast",
             "members": members[name],

@@ -50,6 +50,15 @@ class Trend(Persistence):
     input_frames = 2
 
 
+class Rising(Persistence):
+    """Another field at every lead time."""
+
+    name = "rising"
+
+    def forecast_frames(self, frames: np.ndarray, num_leads: int) -> np.ndarray:
+        return np.stack([frames[-1] * lead for lead in range(1, num_leads + 1)])
+
+
 def rain(number: int, shape: tuple[int, int] = GRID.shape, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     field = np.where(rng.random((number, *shape)) < 0.4, rng.gamma(0.6, 4.0, (number, *shape)), 0.0)
@@ -321,6 +330,20 @@ def test_models_of_other_times_and_leads_are_scored_where_they_meet(tmp_path: Pa
         "issue times that not all models have": ["mch 2016-07-11T21:10Z", "mch 2016-07-11T21:40Z"],
         "lead times that not all models have": ["20 min", "25 min"],
     }
+
+
+def test_an_analysis_among_the_leads_is_left_out_and_baselines_keep_theirs(
+    tmp_path: Path, place: Path, archive: RadarArchive
+) -> None:
+    forecast(4, leads=5, lead_times=np.arange(-1, 4) * STEP).save(tmp_path / "net.nc")
+    found = evaluate([tmp_path / "net.nc"], archive, thresholds=LEVELS, baselines=[Rising()])
+    assert found.counts.lead_minutes.tolist() == [5.0, 10.0, 15.0]
+    assert found.left_out() == {"lead times that are not ahead": ["-5 min", "0 min"]}
+    alone = evaluate([place / "net"], archive, thresholds=LEVELS, baselines=[Rising()], first=START + 4 * STEP)
+    np.testing.assert_array_equal(found.counts.false_alarms[1, 0], alone.counts.false_alarms[1, 0])
+    forecast(4, leads=2, lead_times=np.arange(-1, 1) * STEP).save(tmp_path / "past.nc")
+    with pytest.raises(DataError, match="no lead time of the forecasts is ahead of its issue time: -5 to 0 min"):
+        evaluate([tmp_path / "past.nc"], archive, thresholds=LEVELS)
 
 
 def test_a_gap_in_the_archive_is_masked_not_dry(tmp_path: Path) -> None:
