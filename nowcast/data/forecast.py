@@ -22,7 +22,20 @@ from nowcast.errors import DataError
 
 CHANCES = "probability_of_rainfall_rate_above_threshold"
 AXES = ("realization", "issue_time", "lead_time", "y", "x")
-UNITS = {"mm h-1", "mm/h", "mm h**-1", "kg m-2 h-1"}
+UNITS = {"mm h-1", "mm/h", "mm h**-1", "mm hr-1", "mm/hr", "mm hour-1", "mm/hour", "kg m-2 h-1"}
+# Seconds of the units of a lead time; a plural is understood too.
+PERIOD_UNITS = {
+    "s": 1,
+    "sec": 1,
+    "second": 1,
+    "min": 60,
+    "minute": 60,
+    "h": 3600,
+    "hr": 3600,
+    "hour": 3600,
+    "d": 86400,
+    "day": 86400,
+}
 # CF 1.11 asks whether times count leap seconds; POSIX time does not.
 LEAP_SECONDS = {"units_metadata": "leap_seconds: none"}
 TIME_ENCODING = {
@@ -94,6 +107,12 @@ class Forecast:
         """Lead times in minutes, float64."""
         return self.lead_times / np.timedelta64(60, "s")
 
+    def _lead_axis(self) -> np.ndarray:
+        """Lead times as a file holds them [minutes]: int32 where all are whole minutes, else float64."""
+        minutes = self.lead_minutes
+        whole = np.array_equal(minutes, np.round(minutes))
+        return minutes.astype(np.int32) if whole else minutes
+
     def single_issues(self) -> Iterator[Forecast]:
         """One forecast for each issue time."""
         for index in range(self.issue_times.size):
@@ -123,7 +142,7 @@ class Forecast:
                 self.issue_times[0].astype("datetime64[ns]"),
                 {"standard_name": "forecast_reference_time", "long_name": "issue time", **LEAP_SECONDS},
             ),
-            lead_time=("time", np.round(self.lead_minutes).astype(np.int32), _LEAD_ATTRIBUTES),
+            lead_time=("time", self._lead_axis(), _LEAD_ATTRIBUTES),
             realization=("realization", np.arange(self.rain_rate.shape[0], dtype=np.int32), _MEMBER_ATTRIBUTES),
         )
         dataset["rainfall_rate"] = (("realization", "time", "y", "x"), self.rain_rate[:, 0], self._rate_attributes())
@@ -169,7 +188,7 @@ class Forecast:
                 self.issue_times.astype("datetime64[ns]"),
                 {"standard_name": "forecast_reference_time", "long_name": "issue time", **LEAP_SECONDS},
             ),
-            lead_time=("lead_time", np.round(self.lead_minutes).astype(np.int32), _LEAD_ATTRIBUTES),
+            lead_time=("lead_time", self._lead_axis(), _LEAD_ATTRIBUTES),
             realization=("realization", np.arange(self.rain_rate.shape[0], dtype=np.int32), _MEMBER_ATTRIBUTES),
         )
         dataset["rainfall_rate"] = (
@@ -254,11 +273,11 @@ def _from_dataset(dataset: xr.Dataset, path: Path) -> Forecast:
     issue = _find(dataset, "forecast_reference_time", path)
     names: dict[Hashable, str] = {rate.dims[-2]: "y", rate.dims[-1]: "x"}
     if "time" in rate.dims:
-        lead_times = (dataset["time"].values - issue.values).astype("timedelta64[s]")
+        lead_times = (interval_ends(dataset, "time", path)[0] - issue.values).astype("timedelta64[s]")
         names["time"] = "lead_time"
     else:
         lead = _find(dataset, "forecast_period", path)
-        lead_times = np.round(lead.values * 60.0).astype("timedelta64[s]")
+        lead_times = period_of(lead.values, lead.attrs.get("units"), path)
         names |= {lead.dims[0]: "lead_time", issue.dims[0]: "issue_time"}
     # A bare Variable: renaming its axes touches no index.
     field = xr.Variable([names.get(axis, str(axis)) for axis in rate.dims], rate.values)
@@ -283,6 +302,40 @@ def _from_dataset(dataset: xr.Dataset, path: Path) -> Forecast:
         attributes,
         chances,
         thresholds,
+def period_of(values: np.ndarray, units: Any, path: Path) -> np.ndarray:
+    """Lead times in the units that a file declares, as timedelta64[s].
+
+    Raises:
+        DataError: The units are none of a length of time.
+    """
+    name = str(units).strip().lower()
+    seconds = PERIOD_UNITS.get(name, PERIOD_UNITS.get(name.removesuffix("s")))
+    if seconds is None or not name:
+        raise DataError(
+            f"{path}: lead times have units {units!r}, expected 'minutes'", "known are seconds, minutes, hours and days"
+        )
+    return np.asarray(np.round(np.asarray(values, dtype=np.float64) * seconds).astype("timedelta64[s]"))
+
+
+def interval_ends(dataset: xr.Dataset, name: Hashable, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Where the intervals of a time coordinate end, and their lengths [minutes]; the times and None without bounds.
+
+    The coordinate may stand at the start or the middle of the interval; a field is valid at its end.
+
+    Raises:
+        DataError: Bounds that do not fit the times.
+    """
+    time = dataset[name]
+    bounds = time.attrs.get("bounds") or time.encoding.get("bounds")
+    if bounds is None or bounds not in dataset.variables:
+        return time.values, None
+    edges = dataset[bounds].values
+    if edges.shape != (*time.shape, 2) or edges.dtype.kind != "M" or np.any(edges[..., 1] < edges[..., 0]):
+        raise DataError(f"{path}: the bounds '{bounds}' do not fit the times of '{name}'")
+    lengths = (edges[..., 1] - edges[..., 0]) / np.timedelta64(60, "s")
+    return np.where(lengths > 0, edges[..., 1], time.values), lengths
+
+
     )
 
 

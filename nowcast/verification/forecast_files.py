@@ -9,41 +9,43 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyproj
 import xarray as xr
+from netCDF4 import default_fillvals
 
+from nowcast.data.forecast import interval_ends, period_of
 from nowcast.data.grid import Grid
+from nowcast.data.scaling import rescale
 from nowcast.errors import DataError
 
 RATE_NAMES = ("rainfall_rate", "rainfall_flux", "precipitation_flux", "lwe_precipitation_rate")
 # What one unit is in mm/h; a kilogram of water on a square metre stands one millimetre high.
 RATE_UNITS = {
-    "mm h-1": 1.0,
-    "mm/h": 1.0,
-    "mm hr-1": 1.0,
-    "mm/hr": 1.0,
-    "mm h**-1": 1.0,
-    "kg m-2 h-1": 1.0,
-    "mm s-1": 3600.0,
-    "kg m-2 s-1": 3600.0,
-    "m s-1": 3.6e6,
-    "m h-1": 1000.0,
+    "mm h-1": 1,
+    "mm/h": 1,
+    "mm hr-1": 1,
+    "mm/hr": 1,
+    "mm hour-1": 1,
+    "mm/hour": 1,
+    "mm h**-1": 1,
+    "mm h^-1": 1,
+    "kg m-2 h-1": 1,
+    "mm min-1": 60,
+    "mm/min": 60,
+    "mm s-1": 3600,
+    "mm/s": 3600,
+    "kg m-2 s-1": 3600,
+    "kg m**-2 s**-1": 3600,
+    "m s-1": 3_600_000,
+    "m h-1": 1000,
 }
-PERIOD_UNITS = {
-    "s": 1,
-    "second": 1,
-    "min": 60,
-    "minute": 60,
-    "h": 3600,
-    "hr": 3600,
-    "hour": 3600,
-    "d": 86400,
-    "day": 86400,
-}
+# Rates this little below zero [mm/h] are rounding, of interpolation or packing; anything below is no rain rate.
+ROUNDING_MM_H = 1e-4
 SUFFIXES = (".nc", ".nc4", ".cdf")
 
 
@@ -72,7 +74,13 @@ class ForecastFile:
     attributes: dict[str, Any]
 
     def read(self, issue_time: np.datetime64, lead_times: np.ndarray) -> np.ndarray:
-        """(member, lead_time, y, x) float32 [mm/h] of one issue time, NaN where missing; north first."""
+        """(member, lead_time, y, x) float32 [mm/h] of one issue time, NaN where missing; north first.
+
+        Packed integers become the float32 nearest to the decimal number that they stand for.
+
+        Raises:
+            DataError: A rate that is infinite or below zero by more than rounding, which none declares as missing.
+        """
         with _open(self.path) as dataset:
             rate = _rate(dataset, self.path)
             axes = _Axes.of(dataset, rate, self.path)
@@ -82,15 +90,14 @@ class ForecastFile:
             leads = np.searchsorted(self.lead_times, lead_times)
             if axes.lead is not None:
                 at[axes.lead] = leads  # type: ignore[assignment]
-            values = rate.isel(at)
             wanted = [axis for axis in (axes.member, axes.lead, axes.y, axes.x) if axis is not None]
-            field = np.asarray(values.transpose(*wanted).values, dtype=np.float32)
-            for position, axis in enumerate((axes.member, axes.lead)):
-                if axis is None:
-                    field = np.expand_dims(field, position)
             flips = [slice(None, None, -1) if _runs_backwards(dataset, axes, name) else slice(None) for name in "yx"]
-            factor = RATE_UNITS[str(rate.attrs["units"])]
-        return np.ascontiguousarray(field[(..., *flips)]) * np.float32(factor)
+        with _open(self.path, decode=False) as stored:
+            field = _decoded(stored[rate.name].isel(at).transpose(*wanted), str(rate.attrs["units"]), self.path)
+        for position, axis in enumerate((axes.member, axes.lead)):
+            if axis is None:
+                field = np.expand_dims(field, position)
+        return np.ascontiguousarray(field[(..., *flips)])
 
     def sha256(self) -> str:
         """Digest of the bytes of the file, or of all files of a store with their names."""
@@ -138,7 +145,7 @@ def open_forecast_file(path: str | Path) -> ForecastFile:
         if issue is None or not np.issubdtype(issue.dtype, np.datetime64):
             raise DataError(f"{path} does not say when it was issued (standard_name 'forecast_reference_time')")
         issue_times = np.atleast_1d(issue.values).astype("datetime64[s]")
-        lead_times = _lead_times(dataset, issue_times, axes, path)
+        lead_times, interval_minutes = _lead_times(dataset, rate, issue_times, axes, path)
         for name, values in (("issue times", issue_times), ("lead times", lead_times)):
             if values.size == 0 or np.any(np.diff(values) <= np.timedelta64(0, "s")):
                 raise DataError(f"{path}: the {name} do not ascend")
@@ -150,7 +157,7 @@ def open_forecast_file(path: str | Path) -> ForecastFile:
             lead_times,
             _grid(dataset, rate, axes, path),
             1 if axes.member is None else int(rate.sizes[axes.member]),
-            _interval(dataset, rate, axes, attributes),
+            interval_minutes,
             attributes,
         )
 
@@ -205,13 +212,15 @@ def _axis_kind(name: str, attributes: dict[Any, Any]) -> str | None:
     return by_standard_name.get(str(standard)) or by_axis.get(str(attributes.get("axis"))) or by_name.get(name.lower())
 
 
-def _open(path: Path) -> xr.Dataset:
+def _open(path: Path, *, decode: bool = True) -> xr.Dataset:
+    """Lazily; without `decode`, the numbers as they are stored, and what they mean in the attributes."""
     if not path.exists():
         raise DataError(f"there is no forecast file {path}")
+    how: dict[str, Any] = {"decode_timedelta": False, "mask_and_scale": decode, "decode_times": decode}
     try:
         if path.is_dir():
-            return xr.open_zarr(path, consolidated=False, decode_timedelta=False, chunks=None)
-        return xr.open_dataset(path, decode_timedelta=False)
+            return xr.open_zarr(path, consolidated=False, chunks=None, **how)
+        return xr.open_dataset(path, **how)
     except (OSError, ValueError, KeyError, FileNotFoundError) as error:
         raise DataError(f"{path} cannot be read as netCDF or Zarr: {error}", "give a CF forecast file") from error
 
@@ -233,6 +242,47 @@ def _rate(dataset: xr.Dataset, path: Path) -> xr.DataArray:
     )
 
 
+def _decoded(stored: xr.DataArray, units: str, path: Path) -> np.ndarray:
+    """Stored numbers as float32 [mm/h], NaN where missing: one rounding from the numbers that they stand for."""
+    raw, attributes = np.asarray(stored.values), stored.attrs
+    if raw.dtype.kind not in "iuf":
+        raise DataError(f"{path}: {stored.name} holds {raw.dtype}, expected numbers")
+    gain, offset = (np.asarray(attributes.get(key, value)).reshape(-1)[0] for key, value in _PACKING)
+    values = rescale(raw, gain, offset, factor=Fraction(RATE_UNITS[units]))
+    values[_missing(raw, attributes)] = np.nan
+    with np.errstate(invalid="ignore"):
+        wrong = (values < -ROUNDING_MM_H) | np.isinf(values)
+        if wrong.any():
+            raise DataError(
+                f"{path}: {int(np.count_nonzero(wrong))} values of {stored.name} are negative or infinite, such as "
+                f"{values[wrong][0]:g} mm/h, and not declared as missing",
+                "write NaN, or declare the value as _FillValue, where there is no forecast",
+            )
+        values[values < 0] = 0.0
+    return values.astype(np.float32)
+
+
+_PACKING = (("scale_factor", 1), ("add_offset", 0))
+
+
+def _missing(raw: np.ndarray, attributes: dict[Any, Any]) -> np.ndarray:
+    """Where a file declares no value: _FillValue, missing_value, netCDF's own fill, outside its valid range, NaN."""
+    missing = np.isnan(raw) if raw.dtype.kind == "f" else np.zeros(raw.shape, dtype=bool)
+    declared = [value for key in ("_FillValue", "missing_value") for value in np.atleast_1d(attributes.get(key, []))]
+    kind = raw.dtype.str[1:]
+    if "_FillValue" not in attributes and kind in default_fillvals and raw.dtype.itemsize > 1:
+        declared.append(np.asarray(default_fillvals[kind]).astype(raw.dtype))
+    for value in declared:
+        missing |= raw == value
+    low, high = attributes.get("valid_range", (attributes.get("valid_min"), attributes.get("valid_max")))
+    with np.errstate(invalid="ignore"):
+        if low is not None:
+            missing |= raw < low
+        if high is not None:
+            missing |= raw > high
+    return missing
+
+
 def _coordinate(dataset: xr.Dataset, standard_name: str) -> xr.DataArray | None:
     for name in dataset.variables:
         if standard_name in (name, dataset[name].attrs.get("standard_name")):
@@ -240,20 +290,42 @@ def _coordinate(dataset: xr.Dataset, standard_name: str) -> xr.DataArray | None:
     return None
 
 
-def _lead_times(dataset: xr.Dataset, issue_times: np.ndarray, axes: _Axes, path: Path) -> np.ndarray:
-    period = _coordinate(dataset, "forecast_period")
+def _lead_times(
+    dataset: xr.Dataset, rate: xr.DataArray, issue_times: np.ndarray, axes: _Axes, path: Path
+) -> tuple[np.ndarray, float | None]:
+    """Lead times to the end of the interval of each field, and the length of the intervals [minutes] where known."""
+    size = 1 if axes.lead is None else rate.sizes[axes.lead]
+    time, period = _coordinate(dataset, "time"), _coordinate(dataset, "forecast_period")
+    after, lengths = np.zeros(1, "timedelta64[s]"), None
+    if time is not None and time.ndim <= 1 and time.size == size and time.dtype.kind == "M":
+        ends, lengths = interval_ends(dataset, time.name, path)
+        after = np.atleast_1d(ends - time.values).astype("timedelta64[s]")
+    else:
+        ends = None
     if period is not None and period.ndim <= 1:
-        unit = str(period.attrs.get("units", "no units")).removesuffix("s")
-        if np.issubdtype(period.dtype, np.timedelta64):
-            return np.atleast_1d(period.values).astype("timedelta64[s]")
-        if unit not in PERIOD_UNITS:
-            raise DataError(f"{path}: lead times have units {period.attrs.get('units')!r}, expected 'minutes'")
-        seconds = np.round(np.atleast_1d(period.values).astype(np.float64) * PERIOD_UNITS[unit])
-        return np.asarray(seconds.astype("timedelta64[s]"))
-    time = _coordinate(dataset, "time")
-    if time is None or issue_times.size != 1 or not np.issubdtype(time.dtype, np.datetime64):
+        values = np.atleast_1d(period.values)
+        plain = period.dtype.kind == "m"
+        leads = values.astype("timedelta64[s]") if plain else period_of(values, period.attrs.get("units"), path)
+        leads = leads + after
+    elif ends is not None and issue_times.size == 1:
+        leads = np.atleast_1d(ends).astype("datetime64[s]") - issue_times[0]
+    else:
         raise DataError(f"{path} does not say its lead times (standard_name 'forecast_period', or 'time')")
-    return np.asarray(np.atleast_1d(time.values).astype("datetime64[s]") - issue_times[0])
+    return np.asarray(leads), _interval(lengths, dataset.attrs.get("interval_minutes"), path)
+
+
+def _interval(lengths: np.ndarray | None, declared: Any, path: Path) -> float | None:
+    """The one length [minutes] of all intervals; None where unknown or instantaneous."""
+    known = sorted({float(length) for length in np.atleast_1d([] if lengths is None else lengths)})
+    if declared is not None:
+        known = sorted({*known, float(declared)})
+    if len(known) > 1:
+        shown = ", ".join(f"{length:g}" for length in known)
+        raise DataError(
+            f"{path} holds means over intervals of different lengths: {shown} min",
+            "bring all lead times to one interval (rates since the issue time are no rates of an interval)",
+        )
+    return known[0] or None if known else None
 
 
 def _runs_backwards(dataset: xr.Dataset, axes: _Axes, name: str) -> bool:
@@ -285,17 +357,6 @@ def _grid(dataset: xr.Dataset, rate: xr.DataArray, axes: _Axes, path: Path) -> G
     raise DataError(f"{path} does not say its map projection: {rate.name} has no grid_mapping variable")
 
 
-def _interval(dataset: xr.Dataset, rate: xr.DataArray, axes: _Axes, attributes: dict[str, Any]) -> float | None:
-    if "interval_minutes" in attributes:
-        return float(attributes["interval_minutes"])
-    time = _coordinate(dataset, "time")
-    bounds = None if time is None else time.attrs.get("bounds") or time.encoding.get("bounds")
-    if bounds is None or bounds not in dataset.variables:
-        return None
-    values = np.asarray(dataset[bounds].values).reshape(-1, 2)
-    return float((values[0, 1] - values[0, 0]) / np.timedelta64(60, "s"))
-
-
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
@@ -306,7 +367,8 @@ def group_by_model(
     """All files of all paths by model: the given name, else the file's own, else the path's.
 
     Raises:
-        DataError: Two files of one model for the same issue time, or of different lead times or grids.
+        DataError: Two files of one model for the same issue time, or of different lead times, grids, intervals or
+            numbers of members.
     """
     groups: dict[str, list[ForecastFile]] = {}
     for path, name in zip(paths, names or [None] * len(paths), strict=True):
@@ -338,6 +400,16 @@ def _require_like(first: ForecastFile, file: ForecastFile, model: str) -> None:
             f"forecasts of {model} lie on different grids: {first.grid.describe()} in {first.path}, "
             f"{file.grid.describe()} in {file.path}"
         )
+
+    for what, ours, theirs in (
+        ("numbers of members", first.members, file.members),
+        ("intervals [min]", first.interval_minutes, file.interval_minutes),
+    ):
+        if ours != theirs:
+            raise DataError(
+                f"forecasts of {model} have different {what}: {ours} in {first.path}, {theirs} in {file.path}",
+                "name them apart: NAME=PATH",
+            )
 
 
 def _leads(file: ForecastFile) -> str:

@@ -1,5 +1,6 @@
 """A forecast file is CF, comes back as it was written, and refuses what it is not."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import xarray as xr
 from nowcast.data.forecast import Forecast, load_forecast
 from nowcast.data.grid import Grid
 from nowcast.errors import DataError
+from nowcast.verification.forecast_files import open_forecast_file
 
 CRS = {
     "laea": "+proj=laea +lat_0=55 +lon_0=10 +x_0=1950000 +y_0=-2100000 +ellps=WGS84",
@@ -66,11 +68,32 @@ def test_files_pass_the_cf_checker_in_strict_mode(tmp_path):
         for crs in CRS
         for interval in (None, 5.0)
     ]
+    half = np.arange(1, 4) * np.timedelta64(150, "s")
+    paths.append(str(dataclasses.replace(make_forecast(), lead_times=half).save(tmp_path / "half.nc")))
     paths.append(str(make_forecast(chances=True).save(tmp_path / "chances.nc")))
     # A process of its own: the checker and what it imports raise warnings that are not ours.
     checked = subprocess.run([sys.executable, "-c", RUN_CHECKER, *paths], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout.count("All tests passed!") == len(paths), checked.stdout
+
+
+@pytest.mark.parametrize("name", ["f.nc", "f.zarr"])
+@pytest.mark.parametrize("seconds", [30, 150, 300])
+def test_lead_times_of_half_minutes_keep_their_seconds(tmp_path, name, seconds):
+    lead_times = np.arange(1, 4) * np.timedelta64(seconds, "s")
+    path = dataclasses.replace(make_forecast(), lead_times=lead_times).save(tmp_path / name)
+    np.testing.assert_array_equal(load_forecast(path).lead_times, lead_times)
+    np.testing.assert_array_equal(open_forecast_file(path).lead_times, lead_times)
+
+
+@pytest.mark.parametrize(("units", "factor"), [("hours", 1 / 3600), ("s", 1), ("seconds", 1), ("min", 1 / 60)])
+def test_lead_times_are_read_in_their_units(tmp_path, units, factor):
+    dataset = make_forecast(issues=2).to_zarr_dataset()
+    seconds = np.array([150, 300, 450])
+    leads = ("lead_time", seconds * factor, {**dataset["lead_time"].attrs, "units": units})
+    dataset.assign_coords(lead_time=leads).to_zarr(tmp_path / "f.zarr", zarr_format=3, consolidated=False)
+    for loaded in (load_forecast(tmp_path / "f.zarr"), open_forecast_file(tmp_path / "f.zarr")):
+        np.testing.assert_array_equal(loaded.lead_times.astype(int), seconds)
 
 
 def test_nothing_is_overwritten_unasked_and_nothing_half_written_stays(tmp_path):

@@ -6,23 +6,25 @@ import itertools
 import json
 import tracemalloc
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
 
 from nowcast.data.archive import RadarArchive, open_archive
 from nowcast.data.archive_writer import ArchiveWriter, write_archive
-from nowcast.data.forecast import Forecast
+from nowcast.data.forecast import Forecast, load_forecast
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
 from nowcast.verification.compat import compat_rows
 from nowcast.verification.counts import Case, count_events_numpy
 from nowcast.verification.evaluate import evaluate
 from nowcast.verification.evaluation import Evaluation, best_and_worst, merge_evaluations
-from nowcast.verification.forecast_files import open_forecast_file
+from nowcast.verification.forecast_files import group_by_model, open_forecast_file
 from nowcast.verification.probabilistic import crps
 from nowcast.verification.scores import csi, pool
 
@@ -271,6 +273,98 @@ def test_a_geographic_file_without_a_grid_mapping_is_read_by_its_degrees(tmp_pat
     assert file.grid.is_geographic and file.grid.y.tolist() == [46.2, 46.1, 46.0]
     assert file.lead_times.tolist() == [STEP.item(), 2 * STEP.item()] and file.model is None
     assert file.read(START, file.lead_times[1:]).shape == (1, 1, 3, 4)
+
+
+def theirs(field: np.ndarray, path: Path, *, units: str = "mm h-1", mark: int = 1, **variable: Any) -> Path:
+    """A plain CF file as another program writes it, `field` (lead, y, x) stored as it is; `mark` 0 puts the time at
+    the start of its interval, 1 at its end."""
+    ends = START + np.arange(3, 3 + field.shape[0]) * STEP
+    with netCDF4.Dataset(path, "w") as file:
+        for axis, size in zip(("time", "y", "x", "bnds"), (*field.shape, 2), strict=True):
+            file.createDimension(axis, size)
+        rate = file.createVariable("rr", field.dtype, ("time", "y", "x"), fill_value=variable.pop("_FillValue", None))
+        rate.set_auto_maskandscale(False)
+        rate.setncatts({"standard_name": "rainfall_rate", "units": units, "grid_mapping": "crs", **variable})
+        rate[:] = field
+        file.createVariable("crs", "i4", ()).setncatts(GRID.cf_grid_mapping())
+        seconds = {"units": "seconds since 1970-01-01"}
+        issued = file.createVariable("issued", "i8", ())
+        issued.setncatts({"standard_name": "forecast_reference_time", **seconds})
+        issued[:] = (START + 2 * STEP).astype(int)
+        edges = np.stack([ends - STEP, ends], axis=1).astype(int)
+        time = file.createVariable("time", "i8", ("time",))
+        time.setncatts({"standard_name": "time", "bounds": "edges", **seconds})
+        time[:] = edges[:, mark]
+        file.createVariable("edges", "i8", ("time", "bnds"))[:] = edges
+        for axis, values in (("y", GRID.y), ("x", GRID.x)):
+            place = file.createVariable(axis, "f8", (axis,))
+            place.setncatts({"standard_name": f"projection_{axis}_coordinate", "units": "m"})
+            place[:] = values
+    return path
+
+
+@pytest.mark.parametrize("mark", [0, 1])
+def test_a_field_is_valid_at_the_end_of_its_interval(mark: int, tmp_path: Path, archive: RadarArchive) -> None:
+    perfect = archive.rain_rate(3, 3 + LEADS)
+    path = theirs(perfect, tmp_path / "f.nc", mark=mark)
+    file = open_forecast_file(path)
+    assert (file.lead_times / STEP).tolist() == [1, 2, 3] and file.interval_minutes == 5.0
+    counts = evaluate([path], archive, thresholds=LEVELS).counts
+    assert counts.hits.sum() > 0 and counts.misses.sum() == counts.false_alarms.sum() == 0
+    np.testing.assert_array_equal((load_forecast(path).lead_times / STEP), [1, 2, 3])
+
+
+def test_intervals_that_differ_within_a_file_or_between_files_are_refused(tmp_path: Path) -> None:
+    path = theirs(rain(3), tmp_path / "f.nc")
+    with netCDF4.Dataset(path, "a") as file:
+        file["edges"][:, 0] = (START + 2 * STEP).astype(int)
+    with pytest.raises(DataError, match=r"f.nc holds means over intervals of different lengths: 5, 10, 15 min"):
+        open_forecast_file(path)
+    forecast(2).save(tmp_path / "a.nc")
+    forecast(4, interval_minutes=10.0).save(tmp_path / "b.nc")
+    with pytest.raises(DataError, match=r"different intervals \[min\]: 5.0 in .*a.nc, 10.0 in .*b.nc"):
+        group_by_model([tmp_path / "a.nc", tmp_path / "b.nc"])
+    forecast(4, members=3).save(tmp_path / "c.nc")
+    with pytest.raises(DataError, match=r"different numbers of members: 1 in .*a.nc, 3 in .*c.nc"):
+        group_by_model([tmp_path / "a.nc", tmp_path / "c.nc"])
+
+
+def test_no_value_that_stands_for_missing_counts_as_dry(tmp_path: Path) -> None:
+    field = rain(3)
+    field[np.isnan(field)] = 0
+    field[0, 5, 5] = -9999
+    with pytest.raises(DataError, match="hole.nc: 1 values of rr are negative or infinite, such as -9999 mm/h"):
+        read_back(theirs(field, tmp_path / "hole.nc"))
+    assert np.isnan(read_back(theirs(field, tmp_path / "said.nc", _FillValue=np.float32(-9999)))[0, 0, 5, 5])
+    field[0, 5, 5] = -5e-5
+    assert read_back(theirs(field, tmp_path / "rounding.nc"))[0, 0, 5, 5] == 0
+    for wrong in (np.inf, -2e-4):
+        field[0, 5, 5] = wrong
+        with pytest.raises(DataError, match="negative or infinite"):
+            read_back(theirs(field, tmp_path / "wrong.nc"))
+
+
+@pytest.mark.parametrize(
+    ("units", "gain", "per_hour"),
+    [
+        ("mm h-1", 0.01, 1), ("mm/hour", 0.1, 1), ("mm hr-1", 0.01, 1), ("mm min-1", 0.01, 60),
+        ("kg m-2 s-1", 1e-5, 3600), ("mm h-1", np.float32(0.01), 1),
+    ],
+)  # fmt: skip
+def test_packed_numbers_are_the_decimals_that_they_stand_for(
+    units: str, gain: float, per_hour: int, tmp_path: Path
+) -> None:
+    stored = np.arange(3 * 20 * 26, dtype=np.int16).reshape(3, 20, 26)
+    stored[0, 0, 0] = -1
+    found = read_back(theirs(stored, tmp_path / "f.nc", units=units, scale_factor=gain, _FillValue=np.int16(-1)))[0]
+    exact = [float(Fraction(int(value)) * Fraction(str(gain)) * per_hour) for value in stored.ravel()[1:]]
+    np.testing.assert_array_equal(found.ravel()[1:], np.array(exact, dtype=np.float32))
+    assert np.isnan(found[0, 0, 0])
+
+
+def read_back(path: Path) -> np.ndarray:
+    file = open_forecast_file(path)
+    return file.read(file.issue_times[0], file.lead_times)
 
 
 @pytest.mark.parametrize(
