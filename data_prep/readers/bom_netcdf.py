@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from data_prep.readers.cf_netcdf import decode_times, frames, open_dataset
+from data_prep.readers.cf_netcdf import CF_OPTIONS, decode_times, frames, open_dataset
 from data_prep.readers.frame import RadarFrame
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
@@ -36,4 +36,4 @@ def _interval_minutes(source: Source, dataset: xr.Dataset) -> float:
     return float((end - start) / np.timedelta64(60, "s"))
 
 
-READER = Reader("bom_netcdf", "BoM Rainfields accumulations (netCDF)", _matches, read)
+READER = Reader("bom_netcdf", "BoM Rainfields accumulations (netCDF)", _matches, read, uses=CF_OPTIONS)

@@ -27,6 +27,8 @@ from data_prep.readers.source import HDF5, Source, text
 from nowcast.data.units import ZRelation
 
 MARSHALL_PALMER = ZRelation(200.0, 1.6)
+# Which of `ReadOptions` CF files heed.
+CF_OPTIONS = ("z_relation", "accumulation_minutes", "variable", "missing_values", "time_pattern")
 _CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
 # A value this little below zero is rounding of a packed or computed dry pixel [mm/h].
 _ROUNDING_MM_H = 1e-4
@@ -61,8 +63,7 @@ def frames(
     part = select(placed.grid, options, source)
     ends, intervals = _times(source, dataset, variable, time, options)
     if quantity.kind == "depth":
-        minutes = options.accumulation_minutes or minutes
-        intervals = _depth_intervals(source, variable, intervals, minutes)
+        intervals = _depth_intervals(source, variable, [minutes or length for length in intervals], options)
     elif "mean" not in text(variable.attrs.get("cell_methods", "")):
         intervals = [None] * len(ends)
     rows, columns = placed.stored(part.rows, part.columns)
@@ -228,16 +229,15 @@ def decode_times(source: Source, coordinate: xr.DataArray) -> np.ndarray:
 
 
 def _depth_intervals(
-    source: Source, variable: xr.DataArray, bounds: list[float | None], minutes: float | None
+    source: Source, variable: xr.DataArray, declared: list[float | None], options: ReadOptions
 ) -> list[float | None]:
-    intervals: list[float | None] = [minutes] * len(bounds) if minutes is not None else bounds
-    if any(interval is None for interval in intervals):
+    if options.accumulation_minutes is None and None in declared:
         raise source.error(
             f"variable {variable.name!r} has units {text(variable.attrs['units'])!r}, a depth, and no time bounds say "
             "over what interval",
-            "expected 'mm/h'; pass accumulation_minutes to convert",
+            "expected 'mm/h'; pass accumulation_minutes to convert (--accumulation-minutes)",
         )
-    return intervals
+    return [source.interval_minutes(minutes, options, lacking="") for minutes in declared]
 
 
 def _rain_rate(
@@ -343,4 +343,4 @@ def _scalar(value: Any) -> Any:
     return np.asarray(value).reshape(-1)[0]
 
 
-READER = Reader("cf_netcdf", "CF netCDF files and Zarr stores", _matches, read)
+READER = Reader("cf_netcdf", "CF netCDF files and Zarr stores", _matches, read, uses=CF_OPTIONS)

@@ -150,4 +150,6 @@ def _grid(source: Source, file: Any, options: ReadOptions) -> Grid:
     return Grid.from_corner(transform.c, transform.f, transform.a, -transform.e, (file.height, file.width), crs)
 
 
-READER = Reader("fmi_geotiff", "FMI reflectivity composites (GeoTIFF)", _matches, read)
+READER = Reader(
+    "fmi_geotiff", "FMI reflectivity composites (GeoTIFF)", _matches, read, uses=("z_relation", "time_pattern")
+)

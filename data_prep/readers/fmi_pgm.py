@@ -155,4 +155,4 @@ def _numbers(source: Source, comments: dict[str, str], key: str, count: int) -> 
     return values
 
 
-READER = Reader("fmi_pgm", "FMI reflectivity composites (PGM)", _matches, read)
+READER = Reader("fmi_pgm", "FMI reflectivity composites (PGM)", _matches, read, uses=("z_relation", "time_pattern"))

@@ -130,4 +130,10 @@ def _grid(source: Source, options: ReadOptions) -> Grid:
     )
 
 
-READER = Reader("hko_png", "8-bit grey PNG of reflectivity, as HKO-7", _matches, read)
+READER = Reader(
+    "hko_png",
+    "8-bit grey PNG of reflectivity, as HKO-7",
+    _matches,
+    read,
+    uses=("z_relation", "time_pattern", "missing_values", "grid"),
+)

@@ -95,12 +95,11 @@ def _rain_rate(
 
 
 def _interval_minutes(source: Source, file: h5py.File, options: ReadOptions) -> float:
-    if options.accumulation_minutes is not None:
-        return options.accumulation_minutes
     start, end = (_moment(source, file, f"product_datetime_{which}") for which in ("start", "end"))
-    if not end > start:
-        raise source.error(f"an accumulation from {start} to {end}, wanted its interval", "pass accumulation_minutes")
-    return float((end - start) / np.timedelta64(60, "s"))
+    declared = float((end - start) / np.timedelta64(60, "s")) if end > start else None
+    return source.interval_minutes(
+        declared, options, lacking=f"an accumulation from {start} to {end}, wanted its interval"
+    )
 
 
 def _moment(source: Source, file: h5py.File, name: str) -> np.datetime64:
@@ -160,4 +159,10 @@ def _check_corners(source: Source, grid: Grid, corners: np.ndarray) -> None:
         raise source.error(f"its declared corners lie {apart / 1000:.1f} km from those of its offsets and pixel size")
 
 
-READER = Reader("knmi_h5", "KNMI accumulations (HDF5 3.5)", _matches, read)
+READER = Reader(
+    "knmi_h5",
+    "KNMI accumulations (HDF5 3.5)",
+    _matches,
+    read,
+    uses=("z_relation", "accumulation_minutes", "missing_values"),
+)

@@ -19,7 +19,6 @@ from data_prep.readers.selection import select
 from data_prep.readers.source import Source
 from nowcast.data.grid import Grid
 from nowcast.data.units import rate_from_accumulation
-from nowcast.errors import DataError
 
 SCALE = "mmh2LASSEN8bitmm_mn"
 _SHAPE = (640, 710)
@@ -47,7 +46,7 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
         classes = gif.indices()
     except GifError as error:
         raise source.error(f"a damaged GIF: {error}", "fetch the file again") from error
-    minutes = options.accumulation_minutes or _interval_minutes(source, gif.comment)
+    minutes = _interval_minutes(source, gif.comment, options)
     grid = Grid.from_corner(_LEFT, _TOP, 1000.0, 1000.0, _SHAPE, "EPSG:21781")
     part = select(grid, options, source)
     rates = rate_from_accumulation(class_depths_mm(), interval_minutes=minutes).astype(np.float32)
@@ -99,11 +98,10 @@ def _time(source: Source, comment: str) -> np.datetime64:
         raise source.error(f"its product time {stamp.group(1)!r} is not a time yydddHHMM") from error
 
 
-def _interval_minutes(source: Source, comment: str) -> float:
+def _interval_minutes(source: Source, comment: str, options: ReadOptions) -> float:
     minutes = re.search(r"ACCUm=(\d{6})", comment)
-    if minutes is None or int(minutes.group(1)) == 0:
-        raise DataError(f"{source}: its comment declares no interval ACCUm", "pass accumulation_minutes")
-    return float(int(minutes.group(1)))
+    declared = None if minutes is None or int(minutes.group(1)) == 0 else float(int(minutes.group(1)))
+    return source.interval_minutes(declared, options, lacking="its comment declares no interval ACCUm")
 
 
-READER = Reader("mch_gif", "MeteoSwiss AQC accumulations (GIF)", _matches, read)
+READER = Reader("mch_gif", "MeteoSwiss AQC accumulations (GIF)", _matches, read, uses=("accumulation_minutes",))

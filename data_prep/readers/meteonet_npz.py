@@ -188,4 +188,10 @@ def _coordinates(source: Source, options: ReadOptions) -> Path:
     )
 
 
-READER = Reader("meteonet_npz", "MeteoNet accumulations (npz)", _matches, read)
+READER = Reader(
+    "meteonet_npz",
+    "MeteoNet accumulations (npz)",
+    _matches,
+    read,
+    uses=("accumulation_minutes", "coordinates", "pickled_dates"),
+)

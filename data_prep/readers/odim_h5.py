@@ -177,14 +177,13 @@ def _quality(
 
 def _interval_minutes(source: Source, data: h5py.Group, options: ReadOptions) -> float:
     """Length of an accumulation, from the dataset's start and end."""
-    if options.accumulation_minutes is not None:
-        return options.accumulation_minutes
     ends = [_moment(data, f"{which}date", f"{which}time") for which in ("start", "end")]
-    if ends[0] is None or ends[1] is None or ends[1] <= ends[0]:
-        raise source.error(
-            f"an accumulation from {ends[0]} to {ends[1]}, wanted its interval", "pass accumulation_minutes"
-        )
-    return float((ends[1] - ends[0]) / np.timedelta64(60, "s"))
+    declared = None
+    if ends[0] is not None and ends[1] is not None and ends[1] > ends[0]:
+        declared = float((ends[1] - ends[0]) / np.timedelta64(60, "s"))
+    return source.interval_minutes(
+        declared, options, lacking=f"an accumulation from {ends[0]} to {ends[1]}, wanted its interval"
+    )
 
 
 def _valid_time(
@@ -310,4 +309,10 @@ def _up(group: h5py.Group, kind: str, name: str, default: Any = None) -> Any:
         group = group.parent
 
 
-READER = Reader("odim_h5", "ODIM_H5 composites: RATE, ACRR, DBZH (HDF5)", _matches, read)
+READER = Reader(
+    "odim_h5",
+    "ODIM_H5 composites: RATE, ACRR, DBZH (HDF5)",
+    _matches,
+    read,
+    uses=("z_relation", "accumulation_minutes", "variable", "missing_values", "time_pattern"),
+)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +16,10 @@ from nowcast.data.grid import Grid
 from nowcast.data.units import ZRelation
 from nowcast.errors import ConfigError
 
+# Options that every reader uses.
+USED_BY_ALL = ("crop", "coarsen", "max_pixels")
+# Options on which the rain rate depends; crop, coarsen and grid show in an archive's grid.
+VALUE_OPTIONS = ("z_relation", "accumulation_minutes", "variable", "missing_values", "vil_rain_rate")
 # What a strptime directive of `time_pattern` may look like in a file name.
 _DIRECTIVES = {
     "Y": r"\d{4}",
@@ -24,6 +31,11 @@ _DIRECTIVES = {
     "M": r"\d{2}",
     "S": r"\d{2}",
 }
+
+
+def option_name(name: str) -> str:
+    """What the command line calls one of `ReadOptions`."""
+    return "--missing-value" if name == "missing_values" else "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,28 @@ class ReadOptions:
             raise ConfigError(f"max_pixels must be positive, got {self.max_pixels}")
         if self.time_pattern is not None:
             name_pattern(self.time_pattern)
+
+    def given(self) -> tuple[str, ...]:
+        """Names of the options that only some readers use and that are not at their defaults."""
+        return tuple(
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name not in USED_BY_ALL and getattr(self, field.name) != field.default
+        )
+
+    def recorded(self) -> dict[str, Any]:
+        """The given ones that change values, as an archive records them (JSON)."""
+        values = {name: getattr(self, name) for name in VALUE_OPTIONS if name in self.given()}
+        if self.z_relation is not None:
+            values["z_relation"] = (self.z_relation.a, self.z_relation.b)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def with_recorded(self, recorded: Mapping[str, Any]) -> ReadOptions:
+        """These, with those that an archive was made with."""
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()}
+        if "z_relation" in values:
+            values["z_relation"] = ZRelation(*values["z_relation"])
+        return dataclasses.replace(self, **values)
 
     def time_from_name(self, path: Path) -> np.datetime64 | None:
         """The time in the file's name by `time_pattern`; None where no pattern is declared or it is not found."""

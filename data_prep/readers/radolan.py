@@ -87,9 +87,9 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
         rate = _byte_rates(relation)[window]
         attributes |= {"zr_a": relation.a, "zr_b": relation.b}
     else:
-        minutes = options.accumulation_minutes or header.interval_minutes
-        if minutes is None:
-            raise source.error("its header declares no interval INT", "pass accumulation_minutes")
+        minutes = source.interval_minutes(
+            header.interval_minutes, options, lacking="its header declares no interval INT"
+        )
         rate = _rates(window, header.precision * per_hour(minutes))
     yield RadarFrame(part.coarse(rate), header.time, part.grid, interval_minutes=minutes, attributes=attributes)
 
@@ -191,4 +191,10 @@ def _interval_minutes(source: Source, line: str) -> float | None:
     return float(int(length)) * (1440.0 if unit == "1" else 1.0)
 
 
-READER = Reader("radolan", "DWD RADOLAN and RADKLIM composites (binary)", _matches, read)
+READER = Reader(
+    "radolan",
+    "DWD RADOLAN and RADKLIM composites (binary)",
+    _matches,
+    read,
+    uses=("z_relation", "accumulation_minutes"),
+)

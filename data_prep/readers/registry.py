@@ -49,12 +49,14 @@ class Reader:
         description: One line for people.
         matches: Whether a file is of this format, by its contents. May raise on damaged files; that counts as no.
         read: Its frames, in the order of the file.
+        uses: Which of `ReadOptions` it heeds, beside crop, coarsen and max_pixels.
     """
 
     name: str
     description: str
     matches: Callable[[Source], bool]
     read: Callable[[Source, ReadOptions], Iterator[RadarFrame]]
+    uses: tuple[str, ...] = ()
 
 
 def reader_names() -> tuple[str, ...]:

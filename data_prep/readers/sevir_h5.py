@@ -132,4 +132,10 @@ def _grid(source: Source, row: Mapping[str, str], shape: tuple[int, int]) -> Gri
     return Grid.from_corner(left, bottom + height, width / shape[1], height / shape[0], shape, crs)
 
 
-READER = Reader("sevir_h5", "SEVIR vertically integrated liquid (HDF5), with a declared conversion", _matches, read)
+READER = Reader(
+    "sevir_h5",
+    "SEVIR vertically integrated liquid (HDF5), with a declared conversion",
+    _matches,
+    read,
+    uses=("vil_rain_rate", "catalog", "event"),
+)

@@ -73,6 +73,22 @@ class Source:
         """A DataError that names this file."""
         return DataError(f"{self.path}: {finding}", hint)
 
+    def interval_minutes(self, declared: float | None, options: ReadOptions, *, lacking: str) -> float:
+        """The interval of an accumulation: what the file declares, or `accumulation_minutes` where it does not.
+
+        Raises:
+            DataError: Neither says it (`lacking`), or they differ.
+        """
+        given = options.accumulation_minutes
+        if declared is None and given is None:
+            raise self.error(lacking, "pass accumulation_minutes (--accumulation-minutes)")
+        if declared is not None and given is not None and declared != given:
+            raise self.error(
+                f"declares accumulations over {declared:g} min, but accumulation_minutes is {given:g}",
+                "leave --accumulation-minutes out: it is for files that do not say it",
+            )
+        return float(given if declared is None else declared)  # type: ignore[arg-type]
+
     def check_size(self, shape: tuple[int, ...], options: ReadOptions) -> None:
         """Refuse a grid that is empty or absurdly large, before anything is allocated for it."""
         pixels = 1
