@@ -33,6 +33,13 @@ COMMANDS = {
     "doctor": "What is installed, and whether it works.",
 }
 
+# How a command goes on after Ctrl-C; the others start anew. `train` and `mnist` say it themselves, with their run.
+GOES_ON = {
+    "ingest": "What was finished is kept; the same command continues it.",
+    "live": "The forecasts made so far are kept; the same command continues them.",
+    "predict": "The same command with --resume keeps the forecasts that are there.",
+}
+
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -96,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted: what was finished is kept; the same command continues it.", err=True)
+        click.echo(_interrupted(argv), err=True)
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         error.show()
@@ -106,6 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             traceback.print_exc()
         _show(error)
         sys.exit(exit_code(error))
+
+
+def _interrupted(argv: Sequence[str]) -> str:
+    """What to say after Ctrl-C: how to go on, where the command can."""
+    name = next((part for part in argv if part in COMMANDS), None)
+    return "Interrupted." + (f" {GOES_ON[name]}" if name in GOES_ON else "")
 
 
 def exit_code(error: Exception) -> int:

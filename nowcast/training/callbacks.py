@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 # Seconds between two lines of progress.
 PROGRESS_INTERVAL = 5.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopOnSignal(Callback):
@@ -35,13 +38,32 @@ class StopOnSignal(Callback):
         self.signum: int | None = None
         self.stopped = False
         self._before: dict[int, Any] = {}
+        self._in_main_thread = threading.current_thread() is threading.main_thread()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note signals from here on, before the first step too; the handlers of before are there again after it."""
+        before = dict(zip(SIGNALS, map(signal.getsignal, SIGNALS), strict=True))
+        self._listen()
+        try:
+            yield
+        finally:
+            if self._in_main_thread:
+                # Lightning puts back what it found when it began: our own.
+                for signum, handler in before.items():
+                    signal.signal(signum, handler)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[signum] = signal.signal(signum, self._note)
-            except ValueError:  # not in the main thread: the caller's signals are the caller's
-                return
+        # Lightning takes SIGTERM for itself as it starts.
+        if self.signum is None:
+            self._listen()
+
+    def _listen(self) -> None:
+        if not self._in_main_thread:  # the caller's signals are the caller's
+            return
+        for signum in SIGNALS:
+            self._before.setdefault(signum, signal.getsignal(signum))
+            signal.signal(signum, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
@@ -66,9 +88,6 @@ class StopOnSignal(Callback):
         if told and self.signum is None:
             self.signum = signal.SIGTERM
         return bool(told)
-
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        self._restore()
 
 
 class ProgressLines(Callback):

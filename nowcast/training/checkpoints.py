@@ -22,15 +22,19 @@ def step_name(step: int | str) -> str:
     return f"step-{step}"
 
 
-def last_readable(folder: Path) -> Path:
+def last_readable(folder: Path) -> Path | None:
     """The newest checkpoint that can be read; a damaged one is passed over with a warning.
 
+    None where none was written yet.
+
     Raises:
-        DataError: There is none.
+        DataError: All that are there are damaged.
     """
     found = sorted(
         ((int(match[1]), path) for path in folder.glob("*.ckpt") if (match := NAME.fullmatch(path.name))), reverse=True
     )
+    if not found:
+        return None
     for step, path in found:
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)

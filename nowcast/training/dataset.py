@@ -75,6 +75,7 @@ class PackedArchive:
         grid: Where the pixels are.
         fingerprint: That of the archive.
         synthetic: Whether the rain was generated.
+        folder: Where the array is.
     """
 
     name: str
@@ -85,6 +86,7 @@ class PackedArchive:
     grid: Grid
     fingerprint: str
     synthetic: bool
+    folder: Path
 
 
 def pack_archive(
@@ -164,6 +166,7 @@ def open_packed(folder: str | Path) -> PackedArchive:
         Grid.from_dict(values["grid"]),
         values["fingerprint"],
         bool(values["synthetic"]),
+        folder,
     )
 
 
@@ -304,6 +307,7 @@ def rain_training_data(
     else:
         validation = dataset(archives, [part["validation"] for part in starts], False)
     if len(train) == 0:
+        _require_valid_pixels(archives)
         raise DataError(
             "no training window is left: "
             + "; ".join(f"{one.name}: {int(one.present.sum())} frames" for one in archives)
@@ -311,10 +315,17 @@ def rain_training_data(
             "lower data.validation_share and data.test_share, or data.minimum_valid_share, or give whole archives "
             "for validation with --validation",
         )
+    if len(validation) == 0 and (validation_archives or config.validation_share > 0):
+        log.warning("no validation window is left: nothing is validated, and the last weights are kept")
     fitted = normalizer.fit(_sample_fields(train, seed))
+    if not fitted.mean > 0:
+        raise DataError(
+            "there is no rain to learn from: "
+            + "; ".join(f"{one.name}: {100 * _wet_share(one):.2g}% of the valid pixels are wet" for one in archives),
+            "train on archives with rain",
+        )
     climate = RainClimate.of(_uniform_fields(train, seed))
     train, validation = (_with_normalizer(part, fitted) for part in (train, validation))
-    log.info("%d training samples, %d validation samples of %dx%d pixels", len(train), len(validation), height, width)
     first = archives[0]
     return TrainingData(
         train,
@@ -332,6 +343,22 @@ def rain_training_data(
             "rain_climate": None if climate is None else climate.to_dict(),
         },
     )
+
+
+def _require_valid_pixels(archives: Sequence[PackedArchive]) -> None:
+    """Refuse archives that measured nothing."""
+    if not any((~np.isnan(frame)).any() for one in archives for frame in one.rain_rate):
+        raise DataError(
+            f"no pixel is valid in {', '.join(one.name for one in archives)}: every rain rate is missing",
+            "look at it with nowcast inspect",
+        )
+
+
+def _wet_share(archive: PackedArchive) -> float:
+    """Share of the valid pixels with any rain."""
+    counts = [(np.count_nonzero(frame > 0), np.count_nonzero(~np.isnan(frame))) for frame in archive.rain_rate]
+    wet, valid = np.sum(counts, axis=0)
+    return float(wet / max(valid, 1))
 
 
 def held_out_windows(archive: Archive, config: DataConfig) -> np.ndarray:

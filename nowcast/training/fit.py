@@ -88,14 +88,14 @@ def fit(
         data: Batches, normaliser and what the model must remember of them.
         config: The resolved configuration.
         run: The run folder; made when absent.
-        resume: Continue from the last readable checkpoint in it.
+        resume: Continue from the last readable checkpoint in it; from the start when there is none yet.
         init_from: A bundle or run to take the first weights from (fine-tuning).
         count_events: For validation CSI; without it only the loss is logged.
         provenance: What else the bundle should remember: command, versions, ...
 
     Raises:
         ConfigError: A loss that does not fit the normaliser, a net that cannot be built, a GPU too small.
-        DataError: `resume` without a readable checkpoint; a gradient that stays not finite.
+        DataError: `resume` with damaged checkpoints alone; a gradient that stays not finite.
         MismatchError: Weights of `init_from` that do not fit the net.
         Interrupted: SIGINT or SIGTERM; the checkpoint is written, the same call with `resume` goes on.
     """
@@ -105,9 +105,10 @@ def fit(
     seed = config.training.seed
     torch.manual_seed(seed)
     net = build_forecaster(config, data.in_channels)
-    _start_weights(net, data, config, init_from)
-    module = ForecastModule(net, config, data, count_events)
     checkpoint = last_readable(run / CHECKPOINTS) if resume else None
+    if checkpoint is None:
+        _start_weights(net, data, config, init_from)
+    module = ForecastModule(net, config, data, count_events)
     with _quiet_lightning():
         trainer, best, stop = _trainer(config.training, run, validates=data.validation is not None)
     if trainer.is_global_zero:
@@ -117,7 +118,7 @@ def fit(
             f"training.batch_size is {config.training.batch_size} for {trainer.world_size} processes",
             f"--set training.batch_size={trainer.world_size}",
         )
-    with _quiet_lightning(), _memory_advice(config):
+    with _quiet_lightning(), _memory_advice(config), stop.listening():
         trainer.fit(
             module,
             datamodule=DataLoaders(data, config.training),

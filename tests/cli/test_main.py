@@ -8,7 +8,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from cli.main import COMMANDS, exit_code, group
+from cli.main import COMMANDS, exit_code, group, main
 from nowcast.errors import ConfigError, DataError, MismatchError, MissingPackageError
 
 
@@ -47,6 +47,20 @@ def test_a_mistake_is_one_sentence_and_a_hint_without_a_traceback() -> None:
         "Error: there is no archive nowhere.zarr",
         "Hint: make one with: nowcast ingest FILES... -o nowhere.zarr",
     ]
+
+
+def test_ctrl_c_promises_to_go_on_only_where_the_command_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(**options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(group, "main", interrupt)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    for name, sentence in (("report", "Interrupted.\n"), ("ingest", "Interrupted. What was finished is kept; ")):
+        with pytest.raises(SystemExit) as leave:
+            main([name])
+        assert leave.value.code == 130 and capsys.readouterr().err.startswith(sentence)
 
 
 def test_debug_shows_the_traceback() -> None:

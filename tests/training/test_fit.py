@@ -17,7 +17,7 @@ from nowcast.models.bundle import load_bundle
 from nowcast.training.checkpoints import last_readable
 from nowcast.training.dataset import TrainingData
 from nowcast.training.fit import Interrupted, fit
-from nowcast.training.module import MAXIMUM_SKIPPED_IN_A_ROW
+from nowcast.training.module import MAXIMUM_SKIPPED_IN_A_ROW, ForecastModule
 from tests.training.tiny import Fields, tiny_config, tiny_data
 
 
@@ -82,7 +82,7 @@ def test_a_signal_during_a_validation_loses_nothing(tmp_path: Path, options: tup
     fit(tiny_data(), config, tmp_path / "whole")
     with pytest.raises(Interrupted):  # two batches a validation: the second is that of step 4
         fit(with_signal_in_validation(2), config, tmp_path / "parts")
-    assert last_readable(tmp_path / "parts/checkpoints").name == "step-5.ckpt"
+    assert (tmp_path / "parts/checkpoints/step-5.ckpt").is_file()
     fit(tiny_data(), config, tmp_path / "parts", resume=True)
     assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
 
@@ -100,19 +100,39 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     config = tiny_config()
     fit(tiny_data(), config, tmp_path / "run")
     checkpoints = tmp_path / "run/checkpoints"
-    assert last_readable(checkpoints).name == "step-12.ckpt"
+    assert last_readable(checkpoints) == checkpoints / "step-12.ckpt"
     damaged = (checkpoints / "step-12.ckpt").read_bytes()
     (checkpoints / "step-12.ckpt").write_bytes(damaged[: len(damaged) // 2])
-    assert last_readable(checkpoints).name == "step-9.ckpt"
+    assert last_readable(checkpoints) == checkpoints / "step-9.ckpt"
     assert "step 12 cannot be read" in caplog.text
     whole = weights(tmp_path / "run")
     fit(tiny_data(), config, tmp_path / "run", resume=True)
     assert all(torch.equal(value, whole[name]) for name, value in weights(tmp_path / "run").items())
 
 
-def test_resuming_without_a_checkpoint_says_so(tmp_path: Path) -> None:
+def test_resuming_without_a_checkpoint_starts_at_the_first_step(tmp_path: Path) -> None:
+    fit(tiny_data(), tiny_config(), tmp_path / "whole")
+    fit(tiny_data(), tiny_config(), tmp_path / "run", resume=True)
+    assert_equal_weights(tmp_path / "whole", tmp_path / "run")
+
+
+def test_resuming_from_damaged_checkpoints_alone_says_so(tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/step-3.ckpt").write_bytes(b"damaged")
     with pytest.raises(DataError, match="no readable checkpoint"):
         fit(tiny_data(), tiny_config(), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_step_stops_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals
+) -> None:
+    before = signal.getsignal(signum)
+    monkeypatch.setattr(ForecastModule, "setup", lambda self, stage: signal.raise_signal(signum))
+    with pytest.raises(Interrupted):
+        fit(tiny_data(), tiny_config(), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run/checkpoints").glob("step-*.ckpt")] == ["step-1.ckpt"]
+    assert signal.getsignal(signum) is before
 
 
 def test_checkpoints_hold_plain_data_alone(tmp_path: Path) -> None:
