@@ -111,8 +111,9 @@ class ConvCell(nn.Module):
         stacked = self.gates * self.hidden_channels
         self.weight_ih = parameter(stacked, self.in_channels, *self.kernel_size) if self.in_channels else None
         self.weight_hh = parameter(stacked, self.hidden_channels, *self.recurrent_kernel_size)
-        self.bias = parameter(stacked) if bias else None
-        self.initial_state = parameter(len(self.state_names), self.hidden_channels) if learn_initial_state else None
+        self.bias = parameter(stacked) if checks.boolean("bias", bias) else None
+        learned = checks.boolean("learn_initial_state", learn_initial_state)
+        self.initial_state = parameter(len(self.state_names), self.hidden_channels) if learned else None
         self.norm_ih = self.norm_hh = None
         if norm != "none":
             normalise = GateNorm(norm, self.gates, stacked, device=device, dtype=dtype)

@@ -82,9 +82,9 @@ class ConvLSTMCell(ConvCell):
         checks.one_of("peephole", peephole, PEEPHOLES)
         if (grid is not None) != (peephole == "spatial"):
             raise ValueError(f"grid is needed with peephole='spatial', and there alone; got {grid=} with {peephole=}")
+        self.forget_bias = checks.number("forget_bias", forget_bias)
         if forget_bias != 0 and self.bias is None:
             raise ValueError(f"forget_bias is {forget_bias}, but bias=False leaves no bias to add it to")
-        self.forget_bias = forget_bias
         self.peephole = None
         if peephole != "none":
             tail: tuple[int, ...] = ()

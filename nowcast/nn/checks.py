@@ -5,6 +5,7 @@ Every constructor and every forward call comes through here first, so that the c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +25,22 @@ def positive_int(name: str, value: Any, *, least: int = 1) -> int:
         raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+def boolean(name: str, value: Any) -> bool:
+    """`value`, True or False: there is one for all layers."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def number(name: str, value: Any) -> float:
+    """`value`, a finite int or float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
     return value
 
 
@@ -93,6 +110,10 @@ def input_shape(input: Tensor, in_channels: int, leading: str, spatial_dims: int
             f"input must have {in_channels} channels on its axis C of ({axes}), got {found} in shape "
             f"{tuple(input.shape)}"
         )
+    if 0 in input.shape[-spatial_dims:]:
+        raise ValueError(
+            f"input must have at least one pixel on each spatial axis of ({axes}), got {tuple(input.shape)}"
+        )
 
 
 def packed_shape(input: PackedSequence, in_channels: int, spatial_dims: int) -> None:
@@ -139,6 +160,8 @@ def state_shape(state: State, names: Sequence[str], shape: Sequence[int | None],
             raise ValueError(
                 f"{name} of {where} must have shape (batch, hidden, *grid) = ({wanted}), got {tuple(tensor.shape)}"
             )
+        if 0 in tensor.shape[2:]:
+            raise ValueError(f"{name} of {where} must have at least one pixel, got shape {tuple(tensor.shape)}")
 
 
 def _describe(value: Any) -> str:

@@ -96,10 +96,12 @@ class RecurrentLayers(nn.Module):
         self.num_layers = checks.positive_int("num_layers", num_layers)
         self.spatial_dims = checks.one_of("spatial_dims", spatial_dims, (1, 2, 3))
         self.in_channels = in_channels
-        self.bidirectional, self.batch_first = bidirectional, batch_first
-        self.return_all_layers, self.recompute = return_all_layers, recompute
+        self.bidirectional = checks.boolean("bidirectional", bidirectional)
+        self.batch_first = checks.boolean("batch_first", batch_first)
+        self.return_all_layers = checks.boolean("return_all_layers", return_all_layers)
+        self.recompute = checks.boolean("recompute", recompute)
         self.dropout = checks.dropout(dropout, num_layers)
-        if recompute and cell_options.get("norm") == "batch":
+        if recompute and "batch" in checks.per_layer("norm", cell_options.get("norm"), num_layers):
             raise ValueError("recompute=True would count every batch twice in the statistics of norm='batch'")
         grid = cell_options.pop("grid", None)
         hidden = checks.per_layer("hidden_channels", hidden_channels, num_layers, tuples_too=True)

@@ -82,6 +82,23 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "recompute=True would count every batch twice",
     ),
+    "recomputing the batch statistics of some layers": (
+        lambda: ConvLSTM(1, 4, 3, 2, norm=["none", "batch"], recompute=True),
+        ValueError,
+        "recompute=True would count every batch twice",
+    ),
+    "directions by layer": (
+        lambda: ConvLSTM(1, 4, 3, 2, bidirectional=[True, False]),
+        TypeError,
+        r"bidirectional must be True or False, got \[True, False\]",
+    ),
+    "a word for a boolean": (lambda: ConvGRU(1, 4, 3, batch_first="no"), TypeError, "batch_first must be True or"),
+    "a word for a bias": (lambda: ConvGRU(1, 4, 3, bias="no"), TypeError, "bias must be True or False, got 'no'"),
+    "a word for a forget bias": (
+        lambda: ConvLSTM(1, 4, 3, forget_bias="1"),
+        TypeError,
+        "forget_bias must be a number, got '1' of type str",
+    ),
     "a trajectory in three dimensions": (
         lambda: TrajGRU(1, 4, 3, spatial_dims=3),
         ValueError,
@@ -130,6 +147,16 @@ INPUTS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: lstm()(zeros(0, 1, 2, 8, 8)),
         ValueError,
         r"input must have at least one step, got shape \(0, 1, 2, 8, 8\)",
+    ),
+    "no pixels": (
+        lambda: lstm()(zeros(3, 1, 2, 8, 0)),
+        ValueError,
+        r"input must have at least one pixel on each spatial axis of \(T, B, C, H, W\), got \(3, 1, 2, 8, 0\)",
+    ),
+    "no pixels in a state": (
+        lambda: ConvLSTM(0, 4, 3)(None, state(1, 4, 8, 0), num_steps=2),
+        ValueError,
+        r"h of state\[0\] must have at least one pixel, got shape \(1, 4, 8, 0\)",
     ),
     "integers": (
         lambda: lstm()(zeros(3, 1, 2, 8, 8).long()),

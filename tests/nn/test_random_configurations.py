@@ -39,14 +39,15 @@ def configurations(draw: Any) -> tuple[type, dict[str, Any]]:
         "bias": draw(st.booleans()),
         "padding_mode": draw(st.sampled_from(["zeros", "replicate", "zeros", "circular", "reflect"])),
         "activation": draw(st.sampled_from(["tanh", "relu", "leaky_relu"])),
-        "norm": draw(st.sampled_from(["none", "none", "layer", "group", "batch"])),
+        "norm": per_layer(draw, st.sampled_from(["none", "none", "layer", "group", "batch"]), layers),
         "learn_initial_state": draw(st.booleans()),
         "bidirectional": draw(st.booleans()),
         "batch_first": draw(st.booleans()),
         "return_all_layers": draw(st.booleans()),
         "dropout": draw(st.sampled_from([0.0, 0.3])) if layers > 1 else 0.0,
     }
-    options["recompute"] = options["norm"] != "batch" and draw(st.booleans())
+    norms = options["norm"] if isinstance(options["norm"], list) else [options["norm"]]
+    options["recompute"] = "batch" not in norms and draw(st.booleans())
     if build is TrajGRU:
         options |= {"links": draw(st.integers(1, 3)), "flow_channels": 2, "flow_kernel_size": 3}
     else:
@@ -60,17 +61,24 @@ def configurations(draw: Any) -> tuple[type, dict[str, Any]]:
 
 
 GRIDS = {1: (9,), 2: (7, 6), 3: (5, 4, 4)}
+# After a stride of 3 there are still the 3 pixels that a kernel of 4 reflects.
+WIDE_GRIDS = {1: (17,), 2: (13, 11), 3: (9, 10, 9)}
 
 
 def make(configuration: tuple[type, dict[str, Any]]) -> tuple[Any, Tensor]:
     build, options = configuration
+    grid = GRIDS[options["spatial_dims"]]
     if options["padding_mode"] in ("reflect", "circular"):
-        # Padding would outgrow the strided grids; that it is then refused is tested elsewhere.
-        options = options | {"stride": 1, "dilation": 1}
+        # Padding would outgrow grids of a stride at every layer; that it is then refused is tested elsewhere.
+        stride = options["stride"][0] if isinstance(options["stride"], list) else options["stride"]
+        options = options | {"stride": [stride] + [1] * (options["num_layers"] - 1), "dilation": 1}
+        grid = WIDE_GRIDS[options["spatial_dims"]]
+        if options.get("grid") is not None:
+            options["grid"] = grid
     torch.manual_seed(0)
     layer = build(**options)
     leading = (2, 3) if options["batch_first"] else (3, 2)
-    return layer, torch.randn(*leading, options["in_channels"], *GRIDS[options["spatial_dims"]])
+    return layer, torch.randn(*leading, options["in_channels"], *grid)
 
 
 @pytest.mark.slow
