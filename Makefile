@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+# Threads sleep while they wait: spinning ones bring a busy machine to a stand.
+export OMP_WAIT_POLICY ?= passive
 
 .PHONY: env demo test check oracles bench sanity clean
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -39,6 +40,10 @@ GOES_ON = {
     "live": "The forecasts made so far are kept; the same command continues them.",
     "predict": "The same command with --resume keeps the forecasts that are there.",
 }
+
+# Threads that wait for each other by spinning bring a shared machine to a stand: with two threads on two busy cores a
+# training step took four times as long as with sleeping ones. Read by OpenMP when torch is imported, so set before.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
