@@ -153,6 +153,8 @@ def leads_until(minutes: float | None, step: np.timedelta64, default: int) -> in
         return default
     from nowcast.errors import ConfigError
 
+    if not np.isfinite(minutes):
+        raise ConfigError(f"--minutes {minutes:g} is no length of time", "give for example --minutes 60")
     count = minutes / float(step / np.timedelta64(60, "s"))
     if count < 1:
         raise ConfigError(f"--minutes {minutes:g} is less than one step of {step / np.timedelta64(60, 's'):g} min")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from cli.options import DURATION_TYPE, TIME, leads_until, load_forecaster, output_option, overwrite_option
 
 DEFAULT_LEADS = 12
+EXIT_PARTIAL = 5
 
 
 @click.command(name="predict")
@@ -46,12 +48,13 @@ def command(
 
     from nowcast.data.archive import open_archive
     from nowcast.errors import ConfigError
-    from nowcast.prediction.predict import choose_issue_times, possible_issue_times
+    from nowcast.prediction.predict import choose_issue_times, possible_issue_times, skipped_issue_times
 
     if seed is not None and members is None:
         raise ConfigError("--seed draws members, and none are asked for", "add --members N")
     if probabilities and members is not None:
         raise ConfigError("--probabilities belong to one field, --members are many", "give one or the other")
+    skipped: Any = ()
     many = any(value is not None for value in (first, last, every))
     if at is not None and many:
         raise ConfigError("--at is one issue time, --from, --to and --every are many", "give one or the other")
@@ -59,11 +62,12 @@ def command(
     num_leads = leads_until(minutes, source.step, getattr(forecaster, "output_frames", DEFAULT_LEADS))
     if many:
         times = choose_issue_times(source, forecaster.input_frames, first=first, last=last, every=every)
+        skipped = skipped_issue_times(source, times, first=first, last=last, every=every)
     elif at is not None:
         times = np.array([at])
     else:
         times = possible_issue_times(source, forecaster.input_frames)[-1:]
-    write_forecasts(
+    empty = write_forecasts(
         forecaster,
         source,
         times,
@@ -75,6 +79,14 @@ def command(
     )
     number = f"{len(times)} forecast{'s' if len(times) != 1 else ''}"
     click.echo(f"{number} of {num_leads} lead times by {forecaster.name}: {output}")
+    for reason, some in (
+        (f"Left out, issue times without {forecaster.input_frames} frames up to them", skipped),
+        ("Without any value, as the newest frames measured nothing, forecasts of", empty),
+    ):
+        if len(some):
+            click.echo(f"{reason}: {len(some)} (the first {some[0]}Z)", err=True)
+    if len(skipped) or len(empty):
+        sys.exit(EXIT_PARTIAL)
 
 
 def write_forecasts(
@@ -87,16 +99,18 @@ def write_forecasts(
     how: dict[str, Any],
     overwrite: bool = False,
     resume: bool = False,
-) -> list[Path]:
-    """Make and save one forecast after the other, one in memory at a time; the paths written or kept.
+) -> list[Any]:
+    """Make and save one forecast after the other, one in memory at a time; the issue times whose forecast is NaN alone.
 
     Args:
         how: What else `forecast_at` is told: chances, members, seed.
     """
+    import numpy as np
+
     from cli.progress import progress
     from nowcast.data.forecast_store import ForecastStore
     from nowcast.errors import ConfigError, DataError
-    from nowcast.prediction.predict import climate_attributes, forecast_at, forecast_file_name
+    from nowcast.prediction.predict import climate_attributes, forecast_at, forecast_file_name, require_same
 
     if len(times) == 0:
         raise DataError(f"the archive has no {forecaster.input_frames} consecutive frames to start from")
@@ -105,22 +119,32 @@ def write_forecasts(
             f"{output} holds one issue time, {len(times)} were asked for", "give -o a folder or a .zarr name"
         )
     attributes = climate_attributes(forecaster, source)
+    empty = []
+
+    def make(time: Any) -> Any:
+        made = forecast_at(forecaster, source, time, num_leads, attributes=attributes, **how)
+        if np.isnan(made.rain_rate).all():
+            empty.append(time)
+        return made
+
+    if resume and output.suffix == ".zarr" and output.exists():
+        require_same(output, forecaster, source, num_leads, **how)
     if output.suffix == ".zarr":
         about = {
             "model": forecaster.name,
+            **getattr(forecaster, "identity", {}),
             "archive": source.fingerprint,
             "leads": num_leads,
             **how,
         }
         with ForecastStore(output, times, about=about, resume=resume, overwrite=overwrite) as store:
             for time in progress(store.outstanding, "predict"):
-                store.write(forecast_at(forecaster, source, time, num_leads, attributes=attributes, **how))
-        return [output]
-    paths = []
+                store.write(make(time))
+        return empty
     for time in progress(times, "predict"):
         path = output if output.suffix == ".nc" else output / forecast_file_name(forecaster, time)
-        if not (resume and path.exists()):
-            forecast = forecast_at(forecaster, source, time, num_leads, attributes=attributes, **how)
-            forecast.save(path, overwrite=overwrite)
-        paths.append(path)
-    return paths
+        if resume and path.exists():
+            require_same(path, forecaster, source, num_leads, **how)
+        else:
+            make(time).save(path, overwrite=overwrite)
+    return empty

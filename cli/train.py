@@ -113,7 +113,9 @@ def train(data: Any, config: Any, run: Path, *, resume: bool = False, init_from:
     from nowcast.training.fit import Interrupted, fit
     from nowcast.verification.counts import count_events
 
-    provenance = {"command": shlex.join(["nowcast", *sys.argv[1:]]), "nowcast": version()}
+    # Two models of one architecture are told apart by the folders that they were trained in.
+    name = run.absolute().name or config.model.name
+    provenance = {"command": shlex.join(["nowcast", *sys.argv[1:]]), "nowcast": version(), "name": name}
     try:
         result = fit(
             data, config, run, resume=resume, init_from=init_from, count_events=count_events, provenance=provenance

@@ -252,18 +252,33 @@ def load_forecast(path: str | Path) -> Forecast:
         DataError: Not a forecast file: what is missing is named, with the file.
     """
     path = Path(path)
+    with open_dataset(path) as dataset:
+        return _from_dataset(dataset, path)
+
+
+def open_dataset(path: str | Path) -> xr.Dataset:
+    """The dataset of a forecast file or store, lazily.
+
+    Raises:
+        DataError: It is not there, or cannot be read.
+    """
+    path = Path(path)
     if not path.exists():
         raise DataError(f"there is no forecast file {path}")
     try:
-        opened = (
+        return (
             xr.open_zarr(path, consolidated=False, decode_timedelta=False)
             if path.is_dir()
             else xr.open_dataset(path, decode_timedelta=False)
         )
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} cannot be read as netCDF or Zarr: {error}", "give a CF forecast file") from error
-    with opened as dataset:
-        return _from_dataset(dataset, path)
+
+
+def lead_times_of(dataset: xr.Dataset, path: Path) -> np.ndarray:
+    """The lead times of a forecast file of our layout, timedelta64[s]."""
+    lead = _find(dataset, "forecast_period", path)
+    return period_of(lead.values, lead.attrs.get("units"), path)
 
 
 def _from_dataset(dataset: xr.Dataset, path: Path) -> Forecast:
@@ -302,6 +317,9 @@ def _from_dataset(dataset: xr.Dataset, path: Path) -> Forecast:
         attributes,
         chances,
         thresholds,
+    )
+
+
 def period_of(values: np.ndarray, units: Any, path: Path) -> np.ndarray:
     """Lead times in the units that a file declares, as timedelta64[s].
 
@@ -334,9 +352,6 @@ def interval_ends(dataset: xr.Dataset, name: Hashable, path: Path) -> tuple[np.n
         raise DataError(f"{path}: the bounds '{bounds}' do not fit the times of '{name}'")
     lengths = (edges[..., 1] - edges[..., 0]) / np.timedelta64(60, "s")
     return np.where(lengths > 0, edges[..., 1], time.values), lengths
-
-
-    )
 
 
 def _chances(dataset: xr.Dataset) -> tuple[np.ndarray | None, tuple[float, ...]]:

@@ -6,6 +6,8 @@ It has the interface of the baselines (`Persistence`, `Extrapolation`): a name, 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from nowcast.data.climate import RainClimate
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError, MismatchError
-from nowcast.models.bundle import Bundle, load_bundle
+from nowcast.models.bundle import DESCRIPTION, WEIGHTS, Bundle, find_bundle, load_bundle
 from nowcast.models.heads import Exceedance
 from nowcast.models.inputs import rain_inputs
 from nowcast.models.moving_frame import into_moving_frame, out_of_moving_frame
@@ -30,10 +32,17 @@ LEVEL_RANGE = (1e-6, 1.0 - 1e-6)
 
 @dataclass(frozen=True, eq=False)
 class Nowcaster:
-    """A trained model, ready to forecast."""
+    """A trained model, ready to forecast.
+
+    Attributes:
+        bundle: Net, configuration, normaliser.
+        device: Where the net runs.
+        bundle_sha256: Digest of the bundle's files; empty for a model that was never saved.
+    """
 
     bundle: Bundle
     device: torch.device
+    bundle_sha256: str = ""
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None) -> Nowcaster:
@@ -49,10 +58,20 @@ class Nowcaster:
             )
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         bundle.net.to(chosen)
-        return cls(bundle, chosen)
+        return cls(bundle, chosen, _digest(find_bundle(path)))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a forecast says of its maker: model_id, config_hash, and bundle_sha256 where there is one."""
+        config = json.dumps(self.bundle.config.model_dump(mode="json"), sort_keys=True)
+        found = {"config_hash": hashlib.sha256(config.encode()).hexdigest()}
+        if not self.bundle_sha256:
+            return {"model_id": self.name, **found}
+        return {"model_id": f"{self.name}-{self.bundle_sha256[:12]}", **found, "bundle_sha256": self.bundle_sha256}
 
     @property
     def name(self) -> str:
+        """The name that its training gave it (that of its run folder), else its architecture."""
         return str(self.bundle.provenance.get("name") or self.bundle.name)
 
     @property
@@ -188,6 +207,14 @@ class _Output:
         """Fields (L, H, W) in the net's frame of reference, where they will be, and missing where nobody knows."""
         fields = np.where(np.isnan(self.last), np.float32(np.nan), fields)
         return fields if self.motion is None else out_of_moving_frame(fields, self.motion)
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 of the names and bytes of a bundle's two files."""
+    digest = hashlib.sha256()
+    for name in (DESCRIPTION, WEIGHTS):
+        digest.update(name.encode() + b"\0" + (folder / name).read_bytes())
+    return digest.hexdigest()
 
 
 def _generator(seed: int, member: int) -> torch.Generator:

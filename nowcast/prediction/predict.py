@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from nowcast.data.climate import RainClimate
-from nowcast.data.forecast import Forecast
+from nowcast.data.forecast import CHANCES, Forecast, lead_times_of, open_dataset
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
 
@@ -78,8 +79,15 @@ def choose_issue_times(
     """Issue times from `first` to `last`, `every` so often (the archive's step unless given), where frames allow.
 
     Raises:
+        ConfigError: `every` is no multiple of the archive's step.
         DataError: There is none, with the archive's own range.
     """
+    if every is not None and every % source.step != np.timedelta64(0, "s"):
+        step, wanted = (value / np.timedelta64(60, "s") for value in (source.step, every))
+        raise ConfigError(
+            f"issue times every {wanted:g} min are none of an archive with a frame every {step:g} min",
+            f"give a multiple of {step:g} min",
+        )
     possible = possible_issue_times(source, input_frames)
     start, stop = source.times[0] if first is None else first, source.times[-1] if last is None else last
     chosen = possible[(possible >= start) & (possible <= stop)]
@@ -94,6 +102,23 @@ def choose_issue_times(
             "choose other times, or a model of fewer input frames",
         )
     return chosen
+
+
+def skipped_issue_times(
+    source: FrameSource,
+    chosen: np.ndarray,
+    *,
+    first: np.datetime64 | None = None,
+    every: np.timedelta64 | None = None,
+    last: np.datetime64 | None = None,
+) -> np.ndarray:
+    """Times of the archive that were asked for as `choose_issue_times` was, but whose frames have gaps."""
+    start = chosen[0] if first is None else first
+    stop = source.times[-1] if last is None else last
+    asked = source.times[(source.times >= start) & (source.times <= stop)]
+    if every is not None:
+        asked = asked[(asked - start) % every == np.timedelta64(0, "s")]
+    return np.setdiff1d(asked, chosen)
 
 
 def forecast_at(
@@ -119,15 +144,14 @@ def forecast_at(
         DataError: A frame that the forecaster needs is missing, or the time is not on the archive's axis.
         MismatchError: The model does not fit the archive's step or pixel size.
     """
-    require_fit = getattr(forecaster, "require_fit", None)
-    if require_fit is not None:
-        require_fit(source.grid, source.step, "the archive")
+    _require_fit(forecaster, source)
     issue_time = issue_time.astype("datetime64[s]")
     at = np.flatnonzero(source.times == issue_time)
     if at.size == 0:
         raise DataError(
             f"the archive has no frame time {issue_time}; it reaches from {source.times[0]} to {source.times[-1]} "
-            f"in steps of {source.step / np.timedelta64(60, 's'):g} min"
+            f"in steps of {source.step / np.timedelta64(60, 's'):g} min",
+            f"the nearest is {source.times[np.argmin(np.abs(source.times - issue_time))]}",
         )
     stop = int(at[0]) + 1
     start = stop - forecaster.input_frames
@@ -140,10 +164,8 @@ def forecast_at(
     frames = source.rain_rate(start, stop)
     probability: np.ndarray | None = None
     thresholds: tuple[float, ...] = ()
-    said: dict[str, Any] = {}
     if members is not None:
         rain_rate = _members(forecaster, frames, num_leads, members, _seed_at(seed, issue_time), chances=chances)
-        said = {"members": members, "seed": seed}
     elif chances:
         rain_rate, probability, thresholds = _with_chances(forecaster, frames, num_leads)
     else:
@@ -158,14 +180,67 @@ def forecast_at(
         source.interval_minutes,
         {
             "input_times": f"{first_input}Z to {issue_time}Z",
-            "archive_fingerprint": source.fingerprint,
             "synthetic": source.is_synthetic,
-            **said,
+            **_origin(forecaster, source, members, seed),
             **(attributes or {}),
         },
         None if probability is None else probability[None],
         thresholds,
     )
+
+
+def _require_fit(forecaster: FramesForecaster, source: FrameSource) -> None:
+    require_fit = getattr(forecaster, "require_fit", None)
+    if require_fit is not None:
+        require_fit(source.grid, source.step, "the archive")
+
+
+def _origin(forecaster: FramesForecaster, source: FrameSource, members: int | None, seed: int) -> dict[str, Any]:
+    """What tells the forecasts of one call from those of another, as attributes of their files."""
+    identity = getattr(forecaster, "identity", {"model_id": forecaster.name})
+    drawn = {} if members is None else {"members": members, "seed": seed}
+    return {**identity, "archive_fingerprint": source.fingerprint, **drawn}
+
+
+def require_same(
+    path: Path,
+    forecaster: FramesForecaster,
+    source: FrameSource,
+    num_leads: int,
+    *,
+    chances: bool = False,
+    members: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Refuse a forecast file or store that another call made: one that `resume` would keep must be this call's.
+
+    Raises:
+        ConfigError: Another model, archive, seed or number of leads or members; both sides are named.
+        DataError: The file cannot be read.
+    """
+    wanted = {"model": forecaster.name, **_origin(forecaster, source, members, seed)}
+    leads = np.arange(1, num_leads + 1) * source.step
+    with open_dataset(path) as dataset:
+        held = {key: dataset.attrs.get(key) for key in dict.fromkeys((*wanted, *_ORIGIN))}
+        differences = [(key, held[key], wanted.get(key)) for key in held if held[key] != wanted.get(key)]
+        found = lead_times_of(dataset, path)
+        if not np.array_equal(found, leads):
+            differences.append(("lead times [min]", _minutes(found), _minutes(leads)))
+        if (CHANCES in dataset) != chances:
+            differences.append(("probabilities", CHANCES in dataset, chances))
+    if differences:
+        shown = "; ".join(f"{key} is {theirs}, not {ours}" for key, theirs, ours in differences)
+        raise ConfigError(
+            f"{path} was made by another call: {shown}", "give another -o, or make it anew with --overwrite"
+        )
+
+
+_ORIGIN = ("bundle_sha256", "members", "seed")
+
+
+def _minutes(lead_times: np.ndarray) -> str:
+    minutes = lead_times / np.timedelta64(60, "s")
+    return f"{minutes[0]:g} to {minutes[-1]:g}"
 
 
 def _members(
@@ -202,7 +277,9 @@ def _with_chances(
 
 def forecast_file_name(forecaster: FramesForecaster, issue_time: np.datetime64) -> str:
     """The name of the file of one issue time: persistence_20160711T2100Z.nc."""
-    time = str(issue_time.astype("datetime64[m]")).replace("-", "").replace(":", "")
+    minute = issue_time.astype("datetime64[m]")
+    time = str(minute if minute == issue_time else issue_time.astype("datetime64[s]"))
+    time = time.replace("-", "").replace(":", "")
     return f"{forecaster.name}_{time}Z.nc"
 
 
@@ -211,7 +288,11 @@ def climate_attributes(forecaster: FramesForecaster, source: FrameSource) -> dic
 
     Empty for baselines, for models whose bundle knows no climate, and where the two are near (see
     `RainClimate.differences`). The forecast is made all the same: its skill is unknown, not its meaning.
+
+    Raises:
+        MismatchError: The model does not fit the archive's step or pixel size.
     """
+    _require_fit(forecaster, source)
     trained = getattr(forecaster, "training_climate", None)
     here = None if trained is None else RainClimate.of_source(source)
     if trained is None or here is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 import time
@@ -14,8 +16,11 @@ import pytest
 from cli.progress import progress
 from data_prep.synthetic_rain import write_synthetic_archive
 from nowcast.data.archive import open_archive
+from nowcast.data.archive_writer import ArchiveWriter
+from nowcast.data.climate import RainClimate
 from nowcast.data.forecast import load_forecast
 from nowcast.data.forecast_store import DONE, draft_of
+from nowcast.data.grid import Grid
 from tests.cli.conftest import TINY, Run
 
 
@@ -69,6 +74,7 @@ def test_a_model_refuses_another_step_and_another_pixel_size_with_both_named(
 def test_a_time_without_frames_says_what_the_archive_has(nowcast: Run, archive: Path, tmp_path: Path) -> None:
     result = nowcast("predict", "persistence", archive, "--at", "2001-01-01T00:00", "-o", tmp_path / "f.nc", expect=3)
     assert "it reaches from 2000-01-01T00:00:00 to 2000-01-01T04:55:00" in str(result.exception)
+    assert "the nearest is 2000-01-01T04:55:00" in str(result.exception)
 
 
 def test_what_is_no_model_is_said_to_be_none(nowcast: Run, archive: Path, tmp_path: Path) -> None:
@@ -79,8 +85,74 @@ def test_what_is_no_model_is_said_to_be_none(nowcast: Run, archive: Path, tmp_pa
 def test_an_existing_file_is_kept_unless_told_otherwise(nowcast: Run, archive: Path, tmp_path: Path) -> None:
     command = ["predict", "persistence", archive, "-o", tmp_path / "f.nc", "--minutes", 5]
     nowcast(*command)
-    assert "exists" in str(nowcast(*command, expect=3).exception)
+    assert "exists" in str(nowcast(*command, expect=2).exception)
     nowcast(*command, "--overwrite")
+
+
+def test_what_another_call_made_is_not_kept_by_resume(
+    nowcast: Run, archive: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    other = write_synthetic_archive(tmp_path / "other.zarr", 30, (32, 40), seed=9)
+    twin = shutil.copytree(run_folder, tmp_path / "run")
+    described = json.loads((twin / "model" / "bundle.json").read_text())
+    assert described["provenance"]["name"] == "run"
+    (twin / "model" / "bundle.json").write_text(json.dumps(described | {"decision_levels": None}))
+    for output in ("out", "f.nc", "f.zarr"):
+        at = ["--from", "2000-01-01T01:00", "--to", "2000-01-01T01:00", "-o", tmp_path / output]
+        nowcast("predict", run_folder, archive, *at)
+        nowcast("predict", run_folder, archive, *at, "--resume")
+        for model, source, more, message in (
+            (twin, archive, (), "bundle_sha256 is"),
+            (run_folder, other, (), "archive_fingerprint is"),
+            (run_folder, archive, ("--minutes", 10), "lead times [min] is 5 to 20, not 5 to 10"),
+        ):
+            result = nowcast("predict", model, source, *at, *more, "--resume", expect=2)
+            assert "was made by another call" in str(result.exception) and message in str(result.exception)
+
+
+def test_a_forecast_says_which_model_made_it(nowcast: Run, archive: Path, run_folder: Path, tmp_path: Path) -> None:
+    nowcast("predict", run_folder, archive, "-o", tmp_path / "f.nc")
+    made = load_forecast(tmp_path / "f.nc")
+    assert made.model == "run" and len(made.attributes["config_hash"]) == 64
+    assert made.attributes["model_id"] == f"run-{made.attributes['bundle_sha256'][:12]}"
+
+
+def test_issue_times_with_gaps_and_forecasts_of_nothing_are_named(nowcast: Run, tmp_path: Path) -> None:
+    step, start = np.timedelta64(300, "s"), np.datetime64("2000-01-01T00:00", "s")
+    grid = Grid.from_corner(4e6, 3e6, 1000.0, 1000.0, (8, 9), "EPSG:3035")
+    with ArchiveWriter.create(tmp_path / "gap.zarr", grid, first_time=start, step=step, interval_minutes=5.0) as writer:
+        for index in (0, 1, 2, 4, 5, 6):
+            writer.write(start + index * step, np.full(grid.shape, np.nan if index == 6 else 1.0, dtype=np.float32))
+    times = ["--from", "2000-01-01T00:00", "--to", "2000-01-01T00:25"]
+    result = nowcast("predict", "persistence", tmp_path / "gap.zarr", *times, "-o", tmp_path / "out", expect=5)
+    assert "without 1 frames up to them: 1 (the first 2000-01-01T00:15:00Z)" in result.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 5
+    result = nowcast("predict", "persistence", tmp_path / "gap.zarr", "-o", tmp_path / "last.nc", expect=5)
+    assert "measured nothing, forecasts of: 1 (the first 2000-01-01T00:30:00Z)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--minutes", "nan"), "--minutes nan is no length of time"),
+        (("--minutes", "inf"), "--minutes inf is no length of time"),
+        (("--every", "7min"), "every 7 min are none of an archive with a frame every 5 min"),
+    ],
+)
+def test_lengths_that_do_not_fit_the_archive_are_refused(
+    nowcast: Run, archive: Path, tmp_path: Path, options: tuple[str, str], message: str
+) -> None:
+    result = nowcast("predict", "persistence", archive, *options, "-o", tmp_path / "out", expect=2)
+    assert message in str(result.exception)
+
+
+def test_the_climate_is_compared_only_where_the_model_fits(
+    nowcast: Run, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = write_synthetic_archive(tmp_path / "slow.zarr", 8, (32, 32), seed=1, step_minutes=10)
+    monkeypatch.setattr(RainClimate, "differences", lambda self, other: ["another climate"])
+    result = nowcast("predict", run_folder, slow, "-o", tmp_path / "f.nc", expect=6)
+    assert "another climate" not in result.output
 
 
 TIMES = ["--from", "2000-01-01T01:00", "--to", "2000-01-01T03:00", "--every", "5min", "--minutes", 15]
