@@ -6,6 +6,7 @@ number of workers); what is kept of a case is a few kilobytes.
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ from nowcast.verification.evaluation import Evaluation, Example, best_and_worst
 from nowcast.verification.forecast_files import ForecastFile, group_by_model
 from nowcast.verification.measures import FieldRules, field_sums, stack_cases
 from nowcast.verification.sums import Sums
+
+log = logging.getLogger(__name__)
 
 UNITS = "mm h-1"
 WINDOWS = (1, 5, 11, 21, 41)
@@ -118,7 +121,7 @@ def evaluate(
         ConfigError: Thresholds or windows that cannot be used.
     """
     source = archive if isinstance(archive, RadarArchive) else open_archive(archive)
-    rules = _rules(thresholds, windows, source)
+    rules = _rules(thresholds, windows, comparison, source)
     named = [entry if isinstance(entry, tuple) else (None, entry) for entry in forecasts]
     models = group_by_model([path for _, path in named], [name for name, _ in named])
     wanted = tuple(baseline for baseline in baselines if baseline.name not in models)
@@ -150,12 +153,19 @@ def evaluate(
     )
 
 
-def _rules(thresholds: Sequence[float] | np.ndarray, windows: Sequence[int], source: RadarArchive) -> FieldRules:
+def _rules(
+    thresholds: Sequence[float] | np.ndarray, windows: Sequence[int], comparison: Comparison, source: RadarArchive
+) -> FieldRules:
     levels = check_thresholds(thresholds)
     if any(window < 1 or window % 2 == 0 for window in windows):
         raise ConfigError(f"FSS windows must be odd numbers of pixels, got {', '.join(map(str, windows))}")
-    fitting = sorted({int(window) for window in windows if window <= min(source.grid.shape)})
-    return FieldRules(tuple(levels.tolist()), tuple(fitting))
+    smaller = min(source.grid.shape)
+    fitting = sorted({int(window) for window in windows if window <= smaller})
+    too_large = sorted({int(window) for window in windows if window > smaller})
+    if too_large:
+        shown = ", ".join(map(str, too_large))
+        log.warning("FSS windows of %s pixels are larger than the grid (%d) and left out", shown, smaller)
+    return FieldRules(tuple(levels.tolist()), tuple(fitting), comparison)
 
 
 def _require_fit(name: str, file: ForecastFile, source: RadarArchive) -> None:

@@ -17,6 +17,8 @@ from nowcast.verification.sums import Sums, ascending_thresholds, paired_fields,
 
 Edges = Literal["clip", "zero"]
 _CELLS = ("threshold", "window")
+# Two sums up to here, and the square of a count below 2^30, add up to less than 2^63.
+_LARGE = 2**61
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,8 @@ def fss_sums(
 
     Returns:
         Sums with leading axes (...). Within a frame they come from exact integers in a fixed order: flipping or
-        transposing both fields changes no bit.
+        transposing both fields changes no bit (but for windows of more than about 700 pixels on frames of more than
+        3000 by 3000, whose sums leave the integers).
 
     Raises:
         ValueError: Even or non-positive windows, thresholds that do not ascend, fields of other shapes.
@@ -148,6 +151,8 @@ def _fss_frames(forecast, observed, levels_f, levels_o, windows, zero):  # type:
     event_table = np.zeros((rows + 1, columns + 1), np.int64)
     # Exact sums of squared event counts, by the number of valid pixels in the window.
     by_valid = np.zeros((windows.max() ** 2 + 1, 3), np.int64)
+    # What of them would not fit an integer any more, divided already; only large windows on large frames need it.
+    spilled = np.zeros(3)
     for k in range(frames):
         n[k] = _fill_valid(forecast[k], observed[k], valid, valid_table)
         for t in range(levels_f.size):
@@ -157,7 +162,11 @@ def _fss_frames(forecast, observed, levels_f, levels_o, windows, zero):  # type:
                 continue
             for w in range(windows.size):
                 by_valid[:] = 0
-                _add_windows(event_table, valid_table, valid, windows[w] // 2, zero, n[k] == rows * columns, by_valid)
+                spilled[:] = 0
+                _add_windows(
+                    event_table, valid_table, valid, windows[w] // 2, zero, n[k] == rows * columns, by_valid, spilled
+                )
+                sums[k, t, w] += spilled
                 for m in range(1, windows[w] ** 2 + 1):
                     for q in range(3):
                         if by_valid[m, q] != 0:
@@ -190,7 +199,7 @@ def _fill_events(forecast, observed, valid, level_f, level_o, table):  # type: i
 
 
 @numba.njit(cache=True)
-def _add_windows(events, valid_table, valid, half, zero, all_valid, by_valid):  # type: ignore[no-untyped-def]
+def _add_windows(events, valid_table, valid, half, zero, all_valid, by_valid, spilled):  # type: ignore[no-untyped-def]
     rows, columns = valid.shape
     side = 2 * half + 1
     last, difference, forecast, observed = 0, 0, 0, 0
@@ -205,18 +214,26 @@ def _add_windows(events, valid_table, valid, half, zero, all_valid, by_valid):  
             m = inside if all_valid else _box(valid_table, top, bottom, left, right)
             if zero:
                 m += side * side - inside
-            if m != last:
-                by_valid[last, 0] += difference
-                by_valid[last, 1] += forecast
-                by_valid[last, 2] += observed
+            if m != last or forecast > _LARGE or observed > _LARGE:
+                _flush(by_valid, spilled, last, difference, forecast, observed)
                 last, difference, forecast, observed = m, 0, 0, 0
             a, b = both & 0xFFFFFFFF, both >> 32
             difference += (a - b) * (a - b)
             forecast += a * a
             observed += b * b
-    by_valid[last, 0] += difference
-    by_valid[last, 1] += forecast
-    by_valid[last, 2] += observed
+    _flush(by_valid, spilled, last, difference, forecast, observed)
+
+
+@numba.njit(cache=True)
+def _flush(by_valid, spilled, m, difference, forecast, observed):  # type: ignore[no-untyped-def]
+    """Add a run of windows of m valid pixels; a sum that has grown large is divided and moved to `spilled`."""
+    by_valid[m, 0] += difference
+    by_valid[m, 1] += forecast
+    by_valid[m, 2] += observed
+    for q in range(3):
+        if by_valid[m, q] > _LARGE:
+            spilled[q] += by_valid[m, q] / (np.float64(m) * np.float64(m))
+            by_valid[m, q] = 0
 
 
 @numba.njit(inline="always")

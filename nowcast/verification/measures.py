@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.verification.continuous import ContinuousSums, continuous_sums
-from nowcast.verification.counts import CONTINGENCY, EventCounts
+from nowcast.verification.counts import AT_OR_ABOVE, CONTINGENCY, Comparison, EventCounts
 from nowcast.verification.fss import FssSums, fss_sums
 from nowcast.verification.pooled import SCALES, Pooling, pooled_events
 from nowcast.verification.probabilistic import (
@@ -42,10 +42,28 @@ ModelSums = Mapping[str, Mapping[str, Sums]]
 
 @dataclass(frozen=True)
 class FieldRules:
-    """What is computed from the fields: thresholds [mm/h] and odd FSS windows [pixels]; no window, no FSS."""
+    """What is computed from the fields.
+
+    Attributes:
+        thresholds: [mm/h].
+        windows: Odd sides of the FSS windows [pixels]; none, no FSS.
+        comparison: What makes a value an event, in all that has a threshold.
+    """
 
     thresholds: tuple[float, ...]
     windows: tuple[int, ...]
+    comparison: Comparison = AT_OR_ABOVE
+
+    def reached(self, dtype: np.dtype[Any]) -> np.ndarray:
+        """What a value of a float type must reach to be an event, float64: above x is at or above x's next value."""
+        levels = np.asarray(self.thresholds, dtype=np.float64)
+        if self.comparison == AT_OR_ABOVE:
+            return levels
+        return np.nextafter(levels.astype(dtype), np.asarray(np.inf, dtype=dtype)).astype(np.float64)
+
+    def labelled(self, sums: Sums) -> Sums:
+        """Sums that were made of `reached` values, with the thresholds that they stand for."""
+        return replace(sums, thresholds=np.asarray(self.thresholds, dtype=np.float64))  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +86,7 @@ class PooledCounts(Sums):
     TRAILING: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(CONTINGENCY, ("pooling", "threshold"))
 
 
-def pooled_counts(forecast: np.ndarray, observed: np.ndarray, thresholds: Sequence[float]) -> PooledCounts:
+def pooled_counts(forecast: np.ndarray, observed: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> PooledCounts:
     """Counts of (..., y, x) fields [mm/h] for every pooling; a block larger than the field counts nothing."""
     nothing = EventCounts(*(np.zeros((*observed.shape[:-2], len(thresholds)), dtype=np.int64) for _ in CONTINGENCY))
     tables = [
@@ -84,13 +102,17 @@ def pooled_counts(forecast: np.ndarray, observed: np.ndarray, thresholds: Sequen
     )
 
 
+def _fss(forecast: np.ndarray, observed: np.ndarray, rules: FieldRules) -> Sums:
+    return rules.labelled(fss_sums(forecast, observed, rules.reached(forecast.dtype), rules.windows))
+
+
 Maker = Callable[[np.ndarray, np.ndarray, FieldRules], Sums | None]
 
 # What every model gets, from (forecast, observed) of shape (lead_time, y, x) with NaN outside the common mask.
 DETERMINISTIC: Mapping[str, tuple[type[Sums], Maker]] = {
     "continuous": (ContinuousSums, lambda f, o, rules: continuous_sums(f, o)),
-    "fss": (FssSums, lambda f, o, rules: fss_sums(f, o, rules.thresholds, rules.windows) if rules.windows else None),
-    "pooled": (PooledCounts, lambda f, o, rules: pooled_counts(f, o, rules.thresholds)),
+    "fss": (FssSums, lambda f, o, rules: _fss(f, o, rules) if rules.windows else None),
+    "pooled": (PooledCounts, lambda f, o, rules: rules.labelled(pooled_counts(f, o, rules.reached(f.dtype)))),
     "spectrum": (SpectrumSums, lambda f, o, rules: spectrum_sums(f, o)),
 }
 # Kinds that parts on other grids cannot share; merged without them, the rest still merges.
@@ -98,7 +120,10 @@ OF_ONE_GRID = {"spectrum"}
 # What ensembles get besides, from members (member, lead_time, y, x).
 ENSEMBLE: Mapping[str, tuple[type[Sums], Maker]] = {
     "crps": (CrpsSums, lambda m, o, rules: crps_sums(m, o)),
-    "probability": (ProbabilitySums, lambda m, o, rules: ensemble_probability_sums(m, o, rules.thresholds)),
+    "probability": (
+        ProbabilitySums,
+        lambda m, o, rules: rules.labelled(ensemble_probability_sums(m, o, rules.reached(m.dtype))),
+    ),
     "rank": (RankSums, lambda m, o, rules: rank_sums(m, o)),
     "spread": (SpreadSums, lambda m, o, rules: spread_sums(m, o)),
 }

@@ -26,6 +26,7 @@ from nowcast.verification.evaluate import evaluate
 from nowcast.verification.evaluation import Evaluation, best_and_worst, merge_evaluations
 from nowcast.verification.forecast_files import group_by_model, open_forecast_file
 from nowcast.verification.probabilistic import crps
+from nowcast.verification.score_table import score_rows
 from nowcast.verification.scores import csi, pool
 
 START = np.datetime64("2016-07-11T21:00:00", "s")
@@ -648,6 +649,34 @@ def test_memory_does_not_grow_with_the_number_of_cases(tmp_path: Path) -> None:
         tracemalloc.stop()
     one_case = 4 * 90 * 100 * 4
     assert peaks[1] - peaks[0] < one_case, [peak / one_case for peak in peaks]
+
+
+def test_above_means_above_in_every_score_with_a_threshold(tmp_path: Path) -> None:
+    source = write_archive(
+        tmp_path / "flat.zarr", np.ones((8, *GRID.shape), np.float32), first_time=START, step=STEP, grid=GRID,
+        interval_minutes=5.0,
+    )  # fmt: skip
+    made = forecast(2, members=2)
+    replace(made, rain_rate=np.full_like(made.rain_rate, 1.0)).save(tmp_path / "net.nc")
+    for comparison in (">=", ">"):
+        found = evaluate([tmp_path / "net.nc"], source, thresholds=(0.5, 1.0), comparison=comparison)  # type: ignore[arg-type]
+        rows = {row["metric"]: row for row in score_rows(found) if row["threshold"] == 1.0 and not row["lead_minutes"]}
+        assert all(rows[metric]["comparison"] == comparison for metric in ("csi", "fss", "brier_score"))
+        sums: Any = {kind: found.sums[kind]["net"].pool() for kind in ("fss", "pooled", "probability")}
+        reached = [
+            int(rows["csi"]["hits"]), int(sums["fss"].observed_events[1, 0]),
+            int(sums["pooled"].hits[0, 1]), int(sums["probability"].events[1].sum()),
+        ]  # fmt: skip
+        assert all(number > 0 for number in reached) if comparison == ">=" else reached == [0, 0, 0, 0]
+        assert (rows["fss"]["value"] == 1.0) == (comparison == ">=")
+        assert sums["fss"].thresholds.tolist() == sums["probability"].thresholds.tolist() == [0.5, 1.0]
+
+
+def test_windows_that_do_not_fit_are_named(
+    place: Path, archive: RadarArchive, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate([place / "net" / "net_2.nc"], archive, thresholds=LEVELS, windows=(1, 21, 41))
+    assert "FSS windows of 21, 41 pixels are larger than the grid (20) and left out" in caplog.text
 
 
 def test_compat_needs_the_comparison_it_counts_by(whole: Evaluation) -> None:

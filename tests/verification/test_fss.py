@@ -34,6 +34,16 @@ def brute_force(f: np.ndarray, o: np.ndarray, threshold: float, window: int, edg
     return tuple(totals)
 
 
+@pytest.mark.slow
+def test_sums_of_large_windows_do_not_overflow():
+    everywhere = np.ones((3000, 3000), dtype=np.float32)
+    sums = fss_sums(everywhere, everywhere, [0.5], [2501])
+    assert fractions_skill_score(sums).item() == 1.0
+    # Every fraction is 1, so their squares add up to the number of windows.
+    np.testing.assert_allclose(sums.forecast_squared, sums.n_windows, rtol=1e-12)
+    np.testing.assert_allclose(sums.observed_squared, 3000**2, rtol=1e-12)
+
+
 @pytest.mark.parametrize("edges", ["clip", "zero"])
 @pytest.mark.parametrize("missing", [0.0, 0.15, 0.9])
 def test_sums_equal_brute_force(edges, missing):
