@@ -179,6 +179,9 @@ def _read_options(given: dict[str, Any]) -> Any:
         top, bottom, left, right = (int(value) for value in _numbers("--crop-pixels", given["crop_pixels"], 4))
         crop = PixelWindow((top, bottom), (left, right))
     relation, vil = given["z_relation"], given["vil_rain_rate"]
+    for option, pair in (("--z-relation", relation), ("--vil-rain-rate", vil)):
+        if pair and not all(0 < value < float("inf") for value in _numbers(option, pair, 2)):
+            raise ConfigError(f"{option} {pair}: both numbers must be positive")
     more = {} if given["max_pixels"] is None else {"max_pixels": given["max_pixels"]}
     return ReadOptions(
         z_relation=ZRelation(*_numbers("--z-relation", relation, 2)) if relation else None,
@@ -198,22 +201,23 @@ def _read_options(given: dict[str, Any]) -> Any:
     )
 
 
-def _quality_options(given: dict[str, Any]) -> Any:
-    """None where no step is named: then the archive's own, or the defaults, hold."""
-    from data_prep.quality import DEFAULT_CAP_MM_H, QualityOptions
-
-    names = ("rate_cap", "rain_threshold", "minimum_quality", "clutter_mask", "speckle")
-    if all(given[name] is None for name in names):
-        return None
-    neighbours = _number_or_off("--speckle", given["speckle"])
-    cap = DEFAULT_CAP_MM_H if given["rate_cap"] is None else _number_or_off("--rate-cap", given["rate_cap"])
-    return QualityOptions(
-        rain_threshold_mm_h=_number_or_off("--rain-threshold", given["rain_threshold"]),
-        rate_cap_mm_h=cap,
-        minimum_quality=_number_or_off("--minimum-quality", given["minimum_quality"]),
-        clutter_mask=given["clutter_mask"],
-        speckle_neighbours=None if neighbours is None else int(neighbours),
-    )
+def _quality_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The steps that are named; for the others the archive's own, or the defaults, hold."""
+    values: dict[str, Any] = {
+        name: _number_or_off(f"--{option.replace('_', '-')}", given[option])
+        for option, name in (
+            ("rain_threshold", "rain_threshold_mm_h"),
+            ("rate_cap", "rate_cap_mm_h"),
+            ("minimum_quality", "minimum_quality"),
+            ("speckle", "speckle_neighbours"),
+        )
+        if given[option] is not None
+    }
+    if values.get("speckle_neighbours") is not None:
+        values["speckle_neighbours"] = int(values["speckle_neighbours"])
+    if given["clutter_mask"] is not None:
+        values["clutter_mask"] = given["clutter_mask"]
+    return values
 
 
 def _number_or_off(option: str, text: str | None) -> float | None:

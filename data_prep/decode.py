@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from data_prep.quality import QualityOptions, apply_quality
 from data_prep.readers.frame import RadarFrame
@@ -55,6 +54,13 @@ class DecodedFrame:
     @property
     def quantity(self) -> str:
         return str(self.attributes.get("quantity", ""))
+
+    @property
+    def relation(self) -> tuple[float, float] | None:
+        """(a, b) of the Z = a R^b that made reflectivity rain here; None for rates and depths."""
+        if self.interval_minutes is not None or self.quantity == "RATE" or "zr_a" not in self.attributes:
+            return None
+        return float(self.attributes["zr_a"]), float(self.attributes["zr_b"])
 
 
 @dataclass(frozen=True)
@@ -109,10 +115,10 @@ def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
         reason = f"{error.message}: {error.hint}"
         return DecodedFile(path, stamp, format_name, reason=reason, missing_package=(error.message, error.hint))
     except NowcastError as error:
-        return DecodedFile(path, stamp, format_name, reason=_without_path(error.message, path))
-    except FileNotFoundError:
-        return DecodedFile(path, stamp, format_name, reason="it vanished before it was read")
+        return DecodedFile(path, stamp, format_name, reason=with_hint(error, path))
     except OSError as error:
+        if not Path(path).exists():
+            return DecodedFile(path, stamp, format_name, reason="it vanished before it was read")
         return DecodedFile(path, stamp, format_name, reason=f"it cannot be read: {error.strerror or error}")
     except MemoryError:
         return DecodedFile(path, stamp, format_name, reason="there is not memory enough to decode it")
@@ -163,13 +169,15 @@ def _listing(folder: Path) -> list[tuple[str, int, int]]:
     return [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
-def _without_path(message: str, path: str) -> str:
-    """A reader's message without the file's name, which stands beside it in the manifest."""
-    return message.removeprefix(f"{path}: ").removeprefix(f"{Path(path).name}: ")
+def with_hint(error: NowcastError, path: str) -> str:
+    """What is wrong and what to do, without the file's name, which stands beside it in the manifest."""
+    message = error.message.removeprefix(f"{path}: ").removeprefix(f"{Path(path).name}: ")
+    return f"{message}; {error.hint}" if error.hint else message
 
 
 def describe_grid(grid: Grid) -> str:
     """A grid as an error names it: size, pixels, corner."""
     dy, dx = grid.spacing
-    corner: Any = f"({grid.x[0] - dx / 2:.6g}, {grid.y[0] + dy / 2:.6g})"
-    return f"{grid.describe()}, corner at {corner}"
+    left, top = grid.x[0] - dx / 2, grid.y[0] + dy / 2
+    corner = f"{left:.4f} E, {top:.4f} N" if grid.is_geographic else f"x = {left:.0f} m, y = {top:.0f} m"
+    return f"{grid.describe()}, north-west corner at {corner}"

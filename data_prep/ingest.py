@@ -7,6 +7,7 @@ again continues where it stopped and changes nothing that is there.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from collections import Counter
@@ -27,17 +28,19 @@ from data_prep.decode import (
     describe_grid,
     file_stamp,
     stream_frames,
+    with_hint,
 )
 from data_prep.quality import QualityOptions
 from data_prep.readers.frame import RadarFrame
-from data_prep.readers.options import ReadOptions
-from data_prep.readers.registry import read_frames
+from data_prep.readers.options import ReadOptions, option_name
+from data_prep.readers.registry import detect_format, read_frames, reader
 from data_prep.sources import list_sources
 from data_prep.workers import decode_files
 from nowcast.data.archive import FileStatus, ManifestEntry, read_manifest
 from nowcast.data.archive_schema import CHANGES
 from nowcast.data.archive_writer import ArchiveWriter, lock_archive
 from nowcast.data.grid import Grid
+from nowcast.data.outputs import require_free
 from nowcast.data.plausibility import implausible_frames
 from nowcast.errors import ConfigError, DataError, MissingPackageError, NowcastError
 
@@ -56,6 +59,9 @@ COMMIT_SECONDS, COMMIT_COSTS, COMMIT_BYTES = 1.0, 20.0, 64 << 20
 # Whether frames fit together; the other attributes of a file describe it.
 ATTRIBUTES_KEPT = ("source_format", "institution", "source", "product", "license", "licence", "zr_a", "zr_b")
 
+# The attribute of an archive that says which reader options changed its values (JSON).
+READ_OPTIONS = "read_options"
+
 LONGEST_GAP = np.timedelta64(366, "D")
 NO_TIME = np.timedelta64(0, "s")
 Duplicates = Literal["refuse", "last"]
@@ -70,6 +76,7 @@ class IngestOptions:
         format: One of the readers' names, or "auto".
         read: What the files do not say; see `ReadOptions`.
         quality: Steps between reader and archive; None for the defaults, or for those that an archive was made with.
+            A mapping sets some of them, by the attributes of `QualityOptions`, and leaves the others so.
         keep_quality: Whether the quality index is stored.
         step: Cadence of the archive; None to find it.
         time_tolerance: Frames so near a slot are moved to it; 0 moves none.
@@ -80,7 +87,7 @@ class IngestOptions:
 
     format: str = "auto"
     read: ReadOptions = field(default_factory=ReadOptions)
-    quality: QualityOptions | None = None
+    quality: QualityOptions | Mapping[str, Any] | None = None
     keep_quality: bool = False
     step: np.timedelta64 | None = None
     time_tolerance: np.timedelta64 = NO_TIME
@@ -160,13 +167,19 @@ def ingest(
         on_progress: Called after each file with (files done, files in all, report so far).
 
     Raises:
-        ConfigError: A source that is not there, or options that the archive was not made with.
+        ConfigError: A source that is not there, a path that may not be replaced, or options
+            that the archive was not made with.
         DataError: Nothing usable; an archive that is being written, or cannot be.
         MissingPackageError: Nothing is usable without an optional package.
     """
     options, path = options or IngestOptions(), Path(archive)
-    started = time.monotonic()
+    started, sources = time.monotonic(), list(sources)
     paths = [str(source) for source in list_sources(sources, without=path)]
+    if overwrite:
+        # A folder of sources may hold the archive beside them: that is left out above.
+        within = path.resolve().parents
+        inputs = [source for source in sources if Path(source).resolve() not in within]
+        require_free(path, "archive", overwrite=True, inputs=inputs)
     run = _Run(path, options, workers, scheduler, overwrite=overwrite, on_progress=on_progress)
     try:
         run.take_all(paths)
@@ -208,11 +221,13 @@ class _Run:
             if path.exists() and not overwrite:
                 self._open()
             self._decode = self._decode_options()
+            self._check_attributes()
         except BaseException:
             self._lock.close()
             raise
 
     def take_all(self, paths: Sequence[str]) -> None:
+        self._check_options(paths)
         todo = [path for path in paths if not self._is_known(path)]
         total, done = len(paths), len(paths) - len(todo)
         results = decode_files(todo, self._decode, workers=self._workers, scheduler=self._scheduler)
@@ -246,6 +261,7 @@ class _Run:
             attributes.get("interval_minutes"),
             str(attributes.get("quantity", "")),
             str(attributes.get("grid_file", self._path)),
+            _relation(attributes),
         )
         if self._options.step is not None and self._options.step != self._writer.step:
             raise ConfigError(
@@ -260,13 +276,15 @@ class _Run:
             self._origin.update((valid_time, entry.file) for valid_time in entry.times)
 
     def _decode_options(self) -> DecodeOptions:
-        options = self._options
-        quality, keep_quality = options.quality or QualityOptions(), options.keep_quality
+        options, read = self._options, self._options.read
+        given = {} if options.quality is None else options.quality
+        quality = given if isinstance(given, QualityOptions) else QualityOptions(**given)
+        keep_quality = options.keep_quality
         if self._writer is not None:
             attributes = self._writer.attrs
             recorded = {name: attributes[name] for name in quality.to_attributes() if name in attributes}
-            if options.quality is None:
-                quality = QualityOptions.from_attributes(attributes)
+            if not isinstance(given, QualityOptions):
+                quality = dataclasses.replace(QualityOptions.from_attributes(attributes), **given)
             for name, value in quality.to_attributes().items():
                 if name != "clutter_mask" and recorded.get(name, value) != value:
                     raise ConfigError(
@@ -274,10 +292,68 @@ class _Run:
                         "leave the option out to go on as it was made, or ingest into another archive",
                     )
             keep_quality = bool(attributes.get("keeps_quality"))
-        return DecodeOptions(options.format, options.read, quality, keep_quality)
+            if options.keep_quality and not keep_quality:
+                raise ConfigError(
+                    f"{self._path} was made without the quality index, so it cannot be kept now",
+                    "leave --keep-quality out, or ingest into another archive",
+                )
+            read = self._read_options(attributes)
+        return DecodeOptions(options.format, read, quality, keep_quality)
+
+    def _read_options(self, attributes: Mapping[str, Any]) -> ReadOptions:
+        """What files are read with: what the archive was made with, which what is given must not contradict."""
+        read = self._options.read
+        if READ_OPTIONS not in attributes:
+            return read
+        recorded = json.loads(str(attributes[READ_OPTIONS]))
+        for name, value in read.recorded().items():
+            if recorded.get(name) != value:
+                made = f"{name} = {recorded[name]}" if name in recorded else f"no {name}"
+                raise ConfigError(
+                    f"{self._path} was made with {made}, now it would be {value}",
+                    f"leave {option_name(name)} out to go on as it was made, or ingest into another archive",
+                )
+        return read.with_recorded(recorded)
+
+    def _check_attributes(self) -> None:
+        """Attributes are those of a new archive; an existing one may only be told what it says already."""
+        if self._writer is None:
+            return
+        there = self._writer.attrs
+        for name, value in self._options.attributes.items():
+            if name != "history" and there.get(name) != value:
+                raise ConfigError(
+                    f"{self._path} says {name} = {there.get(name, 'nothing')}, {value} is asked for",
+                    "--attribute is for a new archive: leave it out, or ingest into another one",
+                )
+
+    def _check_options(self, paths: Sequence[str]) -> None:
+        """Refuse an option that not one of the files' readers heeds; as many files are looked at as that takes."""
+        unused = set(self._options.read.given())
+        met: dict[str, None] = {}
+        if self._options.format != "auto":
+            met[self._options.format] = None
+            paths = ()
+        for path in paths:
+            if not unused:
+                return
+            entry = self._manifest.get(path)
+            try:
+                met[(entry.format if entry is not None else "") or detect_format(path)] = None
+            except (NowcastError, OSError):
+                continue
+            unused.difference_update(*(reader(name).uses for name in met))
+        unused.difference_update(*(reader(name).uses for name in met))
+        if met and unused:
+            names = ", ".join(option_name(name) for name in self._options.read.given() if name in unused)
+            heeded = [option_name(name) for used in met for name in reader(used).uses]
+            raise ConfigError(
+                f"{names} means nothing to the reader{'s' if len(met) > 1 else ''} {', '.join(met)}",
+                f"leave it out; these files take {', '.join(dict.fromkeys(heeded)) or 'no such option'}",
+            )
 
     def _is_known(self, path: str) -> bool:
-        """Whether an earlier ingest took the file as it is now, wholly."""
+        """Whether an earlier ingest took the file as it is now, wholly, and its frames are still there."""
         entry = self._manifest.get(path)
         if entry is None or entry.status not in ("stored", "duplicate") or not entry.sha256:
             return False
@@ -285,6 +361,7 @@ class _Run:
             state = Path(path).stat()
             same = (state.st_size, state.st_mtime_ns) == (entry.size, entry.modified_ns)
             same = same or file_stamp(path).sha256 == entry.sha256
+            same = same and all(self._open_writer.has_chunk(np.datetime64(time, "s")) for time in entry.times)
         except OSError:
             return False
         if same:
@@ -307,7 +384,12 @@ class _Run:
         step = self._options.step
         if step is None:
             later = self._later_times(todo[len(read) :], model)
-            step = _step_of(model, [np.array(times), *later])
+            try:
+                step = _step_of(model, [np.array(times), *later])
+            except DataError as error:
+                raise DataError(
+                    f"{name}{' and others' if len(times) > 1 else ''}: {error.message}", error.hint
+                ) from error
         return read, _Plan(name, model, min(times), step)
 
     def _sample(self, file: DecodedFile) -> Iterable[DecodedFrame]:
@@ -342,7 +424,10 @@ class _Run:
             "quantity": model.quantity,
             "grid_file": plan.file,
             "keeps_quality": int(self._decode.keep_quality),
+            READ_OPTIONS: json.dumps(self._decode.read.recorded()),
         }
+        if model.relation is not None:
+            attributes["zr_a"], attributes["zr_b"] = model.relation
         self._writer = ArchiveWriter.create(
             self._path,
             model.grid,
@@ -354,7 +439,7 @@ class _Run:
             overwrite=self._overwrite,
             lock=self._lock,
         )
-        self._fit = _Fit(model.grid, model.interval_minutes, model.quantity, plan.file)
+        self._fit = _Fit(model.grid, model.interval_minutes, model.quantity, plan.file, model.relation)
         self._period = (plan.first_time, plan.first_time)
 
     def _take(self, file: DecodedFile) -> None:
@@ -381,7 +466,7 @@ class _Run:
                 yield frame
                 self._commit_when_due()
         except NowcastError as error:
-            outcome.refuse(f"{error.message}; the frames before that are kept")
+            outcome.refuse(f"{with_hint(error, path)}; the frames before that are kept")
 
     def _place(self, path: str, frame: DecodedFrame, outcome: _Outcome) -> None:
         writer = self._open_writer
@@ -394,7 +479,10 @@ class _Run:
         try:
             same = writer.holds(encoded)
         except DataError as error:
-            outcome.refuse(error.message)
+            advice = "ingest it into an archive of its own, or give --time-tolerance to move it to the nearest slot"
+            if self._options.step is not None:
+                advice = "leave --step out to find the step from the files"
+            outcome.refuse(f"{error.message}; {advice}")
             return
         far = self._gap_to(when)
         if far > self._options.longest_gap:
@@ -501,7 +589,10 @@ class _Run:
             return error
         shown = "; ".join(f"{file}: {reason}" for file, reason in reasons[:3])
         more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        return DataError(f"not one of {len(reasons)} files can be used: {shown}{more}")
+        return DataError(
+            f"not one of {len(reasons)} files can be used: {shown}{more}",
+            "nowcast ingest --help lists what can be declared of files that do not say it",
+        )
 
 
 @dataclass(frozen=True)
@@ -517,8 +608,16 @@ class _Plan:
 class _Fit:
     """What every frame of the archive must have in common."""
 
-    def __init__(self, grid: Grid, interval_minutes: float | None, quantity: str, file: str) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        interval_minutes: float | None,
+        quantity: str,
+        file: str,
+        relation: tuple[float, float] | None,
+    ) -> None:
         self._grid, self._interval_minutes, self._quantity, self._file = grid, interval_minutes, quantity, file
+        self._relation = relation
 
     def objection(self, frame: DecodedFrame) -> str:
         """Why a frame does not belong in the archive; empty where it does."""
@@ -534,6 +633,11 @@ class _Fit:
             )
         if self._quantity and frame.quantity and frame.quantity != self._quantity:
             return f"it holds {frame.quantity}, the archive, from {self._file}, is made of {self._quantity}"
+        if self._relation and frame.relation and frame.relation != self._relation:
+            return (
+                f"its rain rate is by {_formula(frame.relation)}, that of the archive, from {self._file}, "
+                f"by {_formula(self._relation)}"
+            )
         return ""
 
 
@@ -600,7 +704,7 @@ def _together(times: Sequence[np.datetime64], longest_gap: np.timedelta64) -> li
 
 
 def _fits(model: DecodedFrame, frame: DecodedFrame) -> bool:
-    return not _Fit(model.grid, model.interval_minutes, model.quantity, "").objection(frame)
+    return not _Fit(model.grid, model.interval_minutes, model.quantity, "", model.relation).objection(frame)
 
 
 def _same_grid(one: Grid, other: Grid) -> bool:
@@ -613,6 +717,17 @@ def _step_of(model: DecodedFrame, blocks: Sequence[np.ndarray]) -> np.timedelta6
     if np.unique(np.concatenate(blocks)).size == 1 and model.interval_minutes is not None:
         return np.timedelta64(round(model.interval_minutes * 60), "s")
     return infer_step(blocks)
+
+
+def _relation(attributes: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The Z-R relation that an archive records, if any."""
+    if "zr_a" not in attributes or "zr_b" not in attributes:
+        return None
+    return float(attributes["zr_a"]), float(attributes["zr_b"])
+
+
+def _formula(relation: tuple[float, float]) -> str:
+    return f"Z = {relation[0]:g} R^{relation[1]:g}"
 
 
 def _kind(interval_minutes: float | None) -> str:

@@ -12,6 +12,7 @@ import json
 import os
 import struct
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,8 @@ def read_idx_images(path: str | Path) -> np.ndarray:
     try:
         raw = Path(path).read_bytes()
         content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}", "copy it again") from error
     if len(content) < 16 or struct.unpack(">I", content[:4])[0] != IDX_MAGIC_IMAGES:
         raise DataError(f"{path} is not an idx file of images", "give the MNIST file train-images-idx3-ubyte")
     count, height, width = struct.unpack(">III", content[4:16])
@@ -169,6 +170,8 @@ def _settings(source: MovingMnist) -> dict[str, Any]:
         "digits_per_sequence": list(source.digits_per_sequence),
         "speed": list(source.speed),
         "bounce": source.bounce,
+        "input_frames": source.input_frames,
+        "output_frames": source.output_frames,
         "digits_sha256": hashlib.sha256(np.ascontiguousarray(source.digits).tobytes()).hexdigest(),
     }
 

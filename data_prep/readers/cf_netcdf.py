@@ -134,7 +134,10 @@ def _rain_variable(source: Source, dataset: xr.Dataset, options: ReadOptions) ->
         if len(found) == 1:
             return dataset[found[0]]
         if len(found) > 1:
-            raise source.error(f"holds several variables of rain: {', '.join(map(str, found))}", "choose one: variable")
+            raise source.error(
+                f"holds several variables of rain: {', '.join(map(str, found))}",
+                "choose one: variable (--variable NAME)",
+            )
     described = ", ".join(f"{name} [{text(dataset[name].attrs.get('units', 'no units'))}]" for name in fields)
     raise source.error(
         f"holds no variable of rain rate, depth or reflectivity, only {described or 'nothing of two dimensions'}",
@@ -179,7 +182,9 @@ def _times(
     if coordinate is None:
         named = options.time_from_name(source.path)
         if named is None:
-            raise source.error("holds no time coordinate", "declare time_pattern to take it from the file's name")
+            raise source.error(
+                "holds no time coordinate", "declare time_pattern to take it from the file's name (--time-pattern)"
+            )
         return np.array([named]), [None]
     ends = decode_times(source, coordinate)
     bounds = text(coordinate.attrs.get("bounds", ""))
@@ -268,7 +273,7 @@ def _rain_rate(
         raise source.error(
             f"{int(wrong.sum())} pixels of {variable.name!r} are negative or infinite "
             f"(such as {values[wrong][0]:g} mm/h) and not declared as missing",
-            "name the value in missing_values if it means 'not measured'",
+            "name the value in missing_values if it means 'not measured' (--missing-value)",
         )
     return values
 

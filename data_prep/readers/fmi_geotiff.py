@@ -102,7 +102,9 @@ def _time(source: Source, items: dict[str, str], options: ReadOptions) -> np.dat
             raise source.error(f"its observation time {stamp!r} is not a time YYYYmmddHHMM") from error
     named = options.time_from_name(source.path)
     if stamp or named is None:
-        raise source.error(f"its observation time is {stamp!r}, wanted YYYYmmddHHMM", "declare time_pattern")
+        raise source.error(
+            f"its observation time is {stamp!r}, wanted YYYYmmddHHMM", "declare time_pattern (--time-pattern)"
+        )
     return named
 
 

@@ -108,7 +108,9 @@ def _time(source: Source, comments: dict[str, str], options: ReadOptions) -> np.
     if stamp is None:
         named = options.time_from_name(source.path)
         if named is None:
-            raise source.error("its header holds no '# obstime'", "declare time_pattern to take it from the name")
+            raise source.error(
+                "its header holds no '# obstime'", "declare time_pattern to take it from the name (--time-pattern)"
+            )
         return named
     if re.fullmatch(r"\d{12}", stamp) is None:
         raise source.error(f"its obstime {stamp!r} is not a time YYYYmmddHHMM")

@@ -45,7 +45,9 @@ def local_grid(latitude: float, longitude: float, shape: tuple[int, int], *, pix
 def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     time = options.time_from_name(source.path)
     if time is None:
-        raise source.error("a PNG holds no time", "declare time_pattern, such as RAD%y%m%d%H%M%S, as in its name")
+        raise source.error(
+            "a PNG holds no time", "declare time_pattern, such as RAD%y%m%d%H%M%S, as in its name (--time-pattern)"
+        )
     grid = _grid(source, options)
     values = grey_pixels(source, options)
     if values.shape != grid.shape:
@@ -126,7 +128,8 @@ def _grid(source: Source, options: ReadOptions) -> Grid:
     if options.grid == "hko7":
         return hko7_grid()
     raise source.error(
-        f"a PNG does not say where its pixels are, and grid is {options.grid!r}", "declare grid: a Grid, or 'hko7'"
+        f"a PNG does not say where its pixels are, and grid is {options.grid!r}",
+        "declare grid: a Grid, or 'hko7' (--grid hko7)",
     )
 
 

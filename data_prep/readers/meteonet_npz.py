@@ -120,8 +120,8 @@ def _date_member(source: Source, archive: zipfile.ZipFile, name: str, *, admit_p
     if not admit_pickle:
         raise source.error(
             f"its {name!r} are pickled objects, and a pickle can run any code",
-            "set pickled_dates to read them through an unpickler that admits dates only, or convert the file once with "
-            "data_prep.readers.meteonet_npz.convert_meteonet",
+            "set pickled_dates (--pickled-dates) to read them through an unpickler that admits dates only, "
+            "or convert the file once with data_prep.readers.meteonet_npz.convert_meteonet",
         )
     try:
         return dates_of_npy(contents)
@@ -184,7 +184,7 @@ def _coordinates(source: Source, options: ReadOptions) -> Path:
             return beside
     raise source.error(
         "its grid is in a file of coordinates that is not beside it",
-        "name radar_coords_NW.npz or ..._SE.npz in coordinates",
+        "name radar_coords_NW.npz or ..._SE.npz in coordinates (--coordinates FILE)",
     )
 
 

@@ -134,7 +134,7 @@ def _check_values(source: Source, values: np.ndarray, quantity: str) -> None:
         raise source.error(
             f"{int(wrong.sum())} pixels of {quantity} are negative or infinite (such as {values[wrong][0]:g}) "
             "and are declared neither nodata nor undetect",
-            "name the stored value in missing_values if it means 'not measured'",
+            "name the stored value in missing_values if it means 'not measured' (--missing-value)",
         )
 
 
@@ -197,7 +197,8 @@ def _valid_time(
         time = options.time_from_name(source.path)
     if time is None:
         raise source.error(
-            "declares no nominal time what/date, what/time", "declare time_pattern to take it from the name"
+            "declares no nominal time what/date, what/time",
+            "declare time_pattern to take it from the name (--time-pattern)",
         )
     return time
 

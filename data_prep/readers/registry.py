@@ -109,7 +109,9 @@ def read_frames(path: str | Path, *, format: str = "auto", options: ReadOptions 
             raise
         raise DataError(f"{source}: {error.message}", error.hint) from error
     except MemoryError as error:
-        raise source.error("there is not memory enough to decode it", "crop or coarsen while reading") from error
+        raise source.error(
+            "there is not memory enough to decode it", "crop or coarsen while reading (--crop, --coarsen)"
+        ) from error
     except Exception as error:
         # The boundary to bytes from outside: whatever a decoder raises on them says that the file is damaged.
         raise source.error(
@@ -141,7 +143,10 @@ def _detect(source: Source) -> Reader:
             # A file that breaks the test of a format is not of that format; the next one is asked.
             continue
     found = "a folder" if source.is_folder else f"its first bytes are {source.head[:12]!r}"
-    raise source.error(f"is of no known format ({found})", "known are: " + ", ".join(reader_names()))
+    known = "known are: " + ", ".join(reader_names())
+    if source.head.startswith(b"GIF8") and not source.path.read_bytes().endswith(b";"):
+        found, known = "a GIF that is cut short: its closing byte is missing", f"fetch the file again; {known}"
+    raise source.error(f"is of no known format ({found})", known)
 
 
 @cache

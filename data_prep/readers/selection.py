@@ -55,7 +55,7 @@ def select(grid: Grid, options: ReadOptions, source: Source) -> Selection:
         raise source.error(
             f"the wanted window of {rows[1] - rows[0]}x{columns[1] - columns[0]} pixels in blocks of {block} "
             "leaves less than 2x2 pixels",
-            "widen crop, or lower coarsen",
+            "widen crop, or lower coarsen (--crop, --crop-pixels, --coarsen)",
         )
     row_slice, column_slice = slice(rows[0], rows[0] + height * block), slice(columns[0], columns[0] + width * block)
     if (height, width) == grid.shape:

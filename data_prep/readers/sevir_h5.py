@@ -42,7 +42,8 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     if options.vil_rain_rate is None:
         raise source.error(
             "holds VIL, the water in the column, which is not rain at the ground",
-            "declare a conversion R = a VIL^b with vil_rain_rate=(a, b) to read it as an estimate of rain",
+            "declare a conversion R = a VIL^b with vil_rain_rate=(a, b) to read it as an estimate of rain "
+            "(--vil-rain-rate A,B)",
         )
     a, b = options.vil_rain_rate
     if not (0 < a < np.inf and 0 < b < np.inf):
@@ -68,7 +69,9 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
             if options.event not in (None, identity):
                 continue
             if identity not in catalog:
-                raise source.error(f"its event {identity} is not in the catalogue", "name the catalogue of this file")
+                raise source.error(
+                    f"its event {identity} is not in the catalogue", "name the catalogue of this file (--catalog)"
+                )
             row = catalog[identity]
             grid = _grid(source, row, array.shape[1:3])
             part = select(grid, options, source)
@@ -100,8 +103,13 @@ def _identities(source: Source, file: h5py.File, count: int) -> list[str]:
 
 def _catalog(source: Source, options: ReadOptions) -> dict[str, dict[str, str]]:
     if options.catalog is None:
-        raise source.error("holds no times and places", "name its table CATALOG.csv in catalog")
-    with open(options.catalog, newline="", encoding="utf-8") as file:
+        raise source.error("holds no times and places", "name its table CATALOG.csv in catalog (--catalog)")
+    try:
+        file = open(options.catalog, newline="", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        finding = f"its catalogue {options.catalog} cannot be read: {error.strerror or error}"
+        raise source.error(finding, "name the table that belongs to it with --catalog") from error
+    with file:
         rows = csv.DictReader(file)
         lacking = [name for name in _CATALOG if name not in (rows.fieldnames or ())]
         if lacking:

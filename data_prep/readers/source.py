@@ -63,7 +63,7 @@ class Source:
                 if len(contents) > limit:
                     raise self.error(
                         f"holds more than the {limit} bytes that its header accounts for or that are allowed",
-                        "it is not what it says, or raise max_pixels",
+                        "it is not what it says, or raise max_pixels (--max-pixels)",
                     )
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise self.error(f"the gzip stream is damaged: {error}", "fetch the file again") from error
@@ -99,7 +99,7 @@ class Source:
         if pixels > options.max_pixels:
             raise self.error(
                 f"claims a grid of {'x'.join(map(str, shape))} pixels, more than the {options.max_pixels} allowed",
-                "if that is right, raise max_pixels",
+                "if that is right, raise max_pixels (--max-pixels)",
             )
 
     @contextmanager

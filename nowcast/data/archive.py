@@ -121,7 +121,8 @@ class StoredFrames:
                 raise DataError(
                     f"{self._path}: frame {start + index} is gone: the archive was rearranged after it was opened, "
                     "or a file of it was removed",
-                    "open it again; if that does not help, ingest the frame again",
+                    "open it again; if that does not help, give the nowcast ingest command that made it again: "
+                    "it stores what is gone",
                 )
         return rain_rate
 
@@ -191,7 +192,8 @@ class RadarArchive:
             return self._frames.read(start, stop)
         except (RuntimeError, ValueError, OSError) as error:
             raise DataError(
-                f"{self.path}: the frames from {self.times[start]} cannot be decoded: {error}", "ingest them again"
+                f"{self.path}: the frames from {self.times[start]} cannot be decoded: {error}",
+                f"make the archive anew: nowcast ingest SRC... -o {self.path} --overwrite",
             ) from error
 
     def frame(self, time: np.datetime64) -> np.ndarray:
@@ -259,7 +261,7 @@ def open_archive(path: str | Path) -> RadarArchive:
         if is_mlcast(attrs):
             return _open_mlcast(path, attrs)
     except (KeyError, ValueError, OSError, RuntimeError, zarr.errors.BaseZarrError) as error:
-        raise DataError(f"{path} is a damaged archive: {error}", "ingest the source files again") from error
+        raise DataError(f"{path} is a damaged archive: {error}", _make_anew(path)) from error
     raise _not_an_archive(path, f"its format is {attrs.get('format')!r}")
 
 
@@ -293,7 +295,11 @@ def read_manifest_bytes(path: str | Path) -> bytes:
         group = zarr.open_group(Path(path), mode="r", use_consolidated=True)
         return np.asarray(_array(group, MANIFEST_LINES)[:]).tobytes()
     except (KeyError, ValueError, OSError, RuntimeError, zarr.errors.BaseZarrError) as error:
-        raise DataError(f"the manifest of {path} cannot be read: {error}", "ingest the source files again") from error
+        raise DataError(f"the manifest of {path} cannot be read: {error}", _make_anew(path)) from error
+
+
+def _make_anew(path: str | Path) -> str:
+    return f"make it anew: nowcast ingest SRC... -o {path} --overwrite"
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array:

@@ -192,7 +192,7 @@ class ArchiveWriter:
             interval_minutes: Length of the mean that a field stands for; None for instantaneous rates.
             quality: Whether frames come with a quality index.
             attributes: Global attributes: source_format, institution, license, zr_a, zr_b, synthetic, ...
-            overwrite: Remove what lies at the path, unless somebody writes to it.
+            overwrite: Replace an archive that lies at the path, unless somebody writes to it.
             lock: That of `lock_archive`, if the caller holds it already; closed with the writer.
 
         Raises:
@@ -311,7 +311,7 @@ class ArchiveWriter:
         index = self.index_of(frame.time)
         if waiting is not None:
             stored, digest = waiting.rain_rate, waiting.digest
-        elif self._is_present(index):
+        elif self.has_chunk(frame.time):
             stored, digest = b"", int(self._series["frame_digest"][index])
         else:
             return None
@@ -320,6 +320,11 @@ class ArchiveWriter:
         # Another version of the compressor may have packed the same field in another way.
         stored = stored or self._store.chunk_path(RAIN_RATE, index).read_bytes()
         return decode_chunk(stored) == decode_chunk(frame.rain_rate)
+
+    def has_chunk(self, time: np.datetime64) -> bool:
+        """Whether the committed frame of a time is there, in the record and on disk."""
+        index = self.index_of(time)
+        return self._is_present(index) and self._store.chunk_path(RAIN_RATE, index).is_file()
 
     def write(self, time: np.datetime64, rain_rate: np.ndarray, *, quality: np.ndarray | None = None) -> None:
         """Encode the frame of a valid time and commit it.
@@ -390,7 +395,7 @@ class ArchiveWriter:
             self._store.attributes["writing"] = 1
             self._store.publish()
         times = sorted(pending.frames)
-        self._forget_replaced(times)
+        recount = self._forget_replaced(times)
         rearranged = bool(times) and times[0] < self.first_time
         if rearranged:
             self._prepend(-self.index_of(times[0]))
@@ -403,8 +408,11 @@ class ArchiveWriter:
         self._mark_partial()
         self._write_series()
         if times:
-            self._count(Counter(pending.frames[time].valid for time in times))
-            self._write_valid_share()
+            if recount:
+                self._recount(np.flatnonzero((self.status == PRESENT) | (self.status == PARTIAL)))
+            else:
+                self._count(Counter(pending.frames[time].valid for time in times))
+                self._write_valid_share()
         self._write_manifest(pending.manifest)
         self._store.attributes.update({f"n_{name}": int(self._series[f"n_{name}"].sum()) for name in CHANGES})
         self._store.publish()
@@ -418,14 +426,21 @@ class ArchiveWriter:
         self._series[name][index] = value
         self._dirty.add(index // TIME_CHUNK)
 
-    def _forget_replaced(self, times: list[np.datetime64]) -> None:
-        """Take frames that will be replaced out of the counts, and say on disk that their digest is unknown."""
-        replaced = [index for time in times if self._is_present(index := self.index_of(time))]
-        for index in replaced:
+    def _forget_replaced(self, times: list[np.datetime64]) -> bool:
+        """Take frames that will be replaced out of the counts, and say on disk that their digest is unknown.
+
+        Returns:
+            Whether one of them is gone from the disk, so that the counts have to be made anew.
+        """
+        replaced = [(time, index) for time in times if self._is_present(index := self.index_of(time))]
+        whole = [index for time, index in replaced if self.has_chunk(time)]
+        for index in whole:
             self._counts -= ~np.isnan(self._read(index))
+        for _, index in replaced:
             self._set("frame_digest", index, 0)
         if replaced:
             self._write_series()
+        return len(whole) < len(replaced)
 
     def _store_frame(self, index: int, frame: EncodedFrame) -> None:
         self._store.write_chunk(RAIN_RATE, index, frame.rain_rate)

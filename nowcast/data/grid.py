@@ -156,7 +156,17 @@ class Grid:
         """One line for people: shape, pixel size, projection."""
         rows, columns = self.shape
         dy, dx = self.pixel_size_km
-        return f"{rows}x{columns} pixels of {dy:.4g}x{dx:.4g} km, {self.crs.name}"
+        return f"{rows}x{columns} pixels of {dy:.4g}x{dx:.4g} km, {self.projection_name}"
+
+    @property
+    def projection_name(self) -> str:
+        """The coordinate system's name, or its projection's method where it has none: "polar stereographic"."""
+        name, operation = self.crs.name, self.crs.coordinate_operation
+        if name not in ("unknown", "undefined", "unnamed", ""):
+            return str(name)
+        if operation is None:
+            return "longitude and latitude" if self.is_geographic else "an unnamed projection"
+        return str(operation.method_name).split(" (")[0].lower()
 
 
 # One file after the other names the same system, and parsing it costs as much as decoding a small frame.

@@ -310,5 +310,6 @@ _OURS = {
     "manifest_sha256",
     "grid_file",
     "keeps_quality",
+    "read_options",
     *(f"n_{name}" for name in CHANGES),
 }

@@ -14,12 +14,17 @@ import pytest
 from data_prep import decode
 from data_prep.ingest import IngestOptions, IngestReport, ingest
 from data_prep.quality import QualityOptions
+from data_prep.readers.options import ReadOptions
 from data_prep.sources import list_sources
 from nowcast.data.archive import open_archive, read_manifest
+from nowcast.data.archive_store import ArchiveStore
 from nowcast.data.archive_writer import ArchiveWriter
 from nowcast.data.grid import Grid
+from nowcast.data.units import ZRelation
 from nowcast.errors import ConfigError, DataError, MissingPackageError
 from tests.data_prep.radar_files import GRID, STEP, at, field, write_frames, write_series
+from tests.data_prep.readers.reader_files import write_knmi, write_odim
+from tests.data_prep.readers.test_sevir_h5 import write as write_sevir
 
 
 def run(source: Path, target: Path, **options: object) -> IngestReport:
@@ -412,3 +417,130 @@ def test_a_frame_unlike_its_neighbours_is_stored_and_reported(tmp_path: Path) ->
 
     said = inspect_archive(open_archive(tmp_path / "a.zarr"), window_length=2)
     assert [frame["time"] for frame in said["implausible"]] == [str(at(3))]
+
+
+def write_reflectivity(folder: Path, numbers: list[int]) -> None:
+    for number in numbers:
+        write_frames(
+            folder / f"{number}.nc", [at(number)], [field(number) + 20], units="dBZ",
+            standard_name="equivalent_reflectivity_factor",
+        )  # fmt: skip
+
+
+def test_another_z_relation_than_the_archives_is_refused_and_its_own_goes_on(tmp_path: Path) -> None:
+    write_reflectivity(tmp_path / "in", [0, 1])
+    run(tmp_path / "in", tmp_path / "a.zarr", read=ReadOptions(z_relation=ZRelation(50.0, 1.2)))
+    write_reflectivity(tmp_path / "in", [2])
+    with pytest.raises(ConfigError, match=r"made with z_relation = \[50.0, 1.2\], now it would be \[200.0, 1.6\]"):
+        run(tmp_path / "in", tmp_path / "a.zarr", read=ReadOptions(z_relation=ZRelation(200.0, 1.6)))
+    assert run(tmp_path / "in", tmp_path / "a.zarr").stored == 1
+    archive = open_archive(tmp_path / "a.zarr")
+    assert (archive.attrs["zr_a"], archive.attrs["zr_b"]) == (50.0, 1.2)
+    np.testing.assert_allclose(archive.frame(at(2)), ZRelation(50.0, 1.2).rain_rate(field(2) + 20), rtol=1e-5)
+    run(tmp_path / "in", tmp_path / "b.zarr")
+    with pytest.raises(ConfigError, match=r"made with no z_relation, now it would be \[50.0, 1.2\]"):
+        run(tmp_path / "in", tmp_path / "b.zarr", read=ReadOptions(z_relation=ZRelation(50.0, 1.2)))
+
+
+def test_frames_of_another_declared_z_relation_are_refused(tmp_path: Path) -> None:
+    for number, a in enumerate((200.0, 200.0, 316.0)):
+        values = np.full((3, 4), 40.0)
+        write_odim(
+            tmp_path / f"{number}.h5", values, quantity="DBZH", how={"zr_a": a, "zr_b": 1.6},
+            top={"time": f"18{5 * number:02d}00"},
+        )  # fmt: skip
+    report = run(tmp_path, tmp_path / "a.zarr")
+    assert report.stored == 2
+    assert "by Z = 316 R^1.6" in reasons(report)["2.h5"] and "by Z = 200 R^1.6" in reasons(report)["2.h5"]
+
+
+def test_attributes_and_quality_of_an_existing_archive_are_not_changed_silently(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    run(tmp_path / "in", tmp_path / "a.zarr", attributes={"license": "CC0-1.0"})
+    assert run(tmp_path / "in", tmp_path / "a.zarr", attributes={"license": "CC0-1.0"}).files == {"known": 2}
+    with pytest.raises(ConfigError, match="says license = CC0-1.0, MIT is asked for"):
+        run(tmp_path / "in", tmp_path / "a.zarr", attributes={"license": "MIT"})
+    with pytest.raises(ConfigError, match="made without the quality index"):
+        run(tmp_path / "in", tmp_path / "a.zarr", keep_quality=True)
+
+
+def test_a_named_quality_step_leaves_the_archives_others(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    run(tmp_path / "in", tmp_path / "a.zarr", quality={"rain_threshold_mm_h": 0.1})
+    assert open_archive(tmp_path / "a.zarr").attrs["rate_cap_mmh"] == 300.0
+    with pytest.raises(ConfigError, match="made with rate_cap_mmh = 300.0, now it would be 60"):
+        run(tmp_path / "in", tmp_path / "a.zarr", quality={"rate_cap_mm_h": 60.0})
+
+
+def test_an_option_that_no_reader_heeds_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    with pytest.raises(ConfigError, match="--grid, --event means nothing to the reader cf_netcdf") as caught:
+        run(tmp_path / "in", tmp_path / "a.zarr", read=ReadOptions(event="S1", grid="hko7"))
+    assert "--missing-value" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match="--variable means nothing to the reader fmi_pgm"):
+        run(tmp_path / "in", tmp_path / "a.zarr", format="fmi_pgm", read=ReadOptions(variable="rain"))
+    assert not (tmp_path / "a.zarr").exists()
+    write_knmi(tmp_path / "in" / "a.h5", np.ones((3, 4), dtype=np.uint16))
+    assert run(tmp_path / "in", tmp_path / "a.zarr", read=ReadOptions(variable="rain")).stored == 2
+
+
+def test_a_frame_that_is_gone_from_the_disk_comes_in_again(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1, 2, 3])
+    run(tmp_path / "in", tmp_path / "a.zarr")
+    whole = open_archive(tmp_path / "a.zarr")
+    fingerprint, share = whole.fingerprint, whole.valid_share()
+    chunk = ArchiveStore(tmp_path / "a.zarr").chunk_path("rainfall_rate", 2)
+    chunk.unlink()
+    with pytest.raises(DataError, match="is gone") as gone:
+        open_archive(tmp_path / "a.zarr").rain_rate(0, 4)
+    assert "it stores what is gone" in str(gone.value.hint)
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert (report.stored, report.files) == (1, {"known": 3, "stored": 1})
+    mended = open_archive(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(mended.frame(at(2)), field(2))
+    np.testing.assert_array_equal(mended.valid_share(), share)
+    assert mended.fingerprint == fingerprint
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    with pytest.raises(DataError, match="cannot be decoded") as damaged:
+        open_archive(tmp_path / "a.zarr").rain_rate(0, 4)
+    assert "--overwrite" in str(damaged.value.hint)
+
+
+def test_remedies_of_readers_reach_the_manifest_and_the_error(tmp_path: Path) -> None:
+    for number in range(2):
+        write_frames(
+            tmp_path / "in" / f"{number}.nc", [at(number)], [field(number)], units="mm", standard_name="rainfall_amount"
+        )
+    with pytest.raises(DataError, match="a depth.*--accumulation-minutes.*nowcast ingest --help"):
+        run(tmp_path / "in", tmp_path / "a.zarr")
+    write_series(tmp_path / "in", [2, 3])
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert "--accumulation-minutes" in reasons(report)["0.nc"]
+
+
+def test_one_time_alone_names_the_file_and_the_option(tmp_path: Path) -> None:
+    (path,) = write_series(tmp_path, [0])
+    with pytest.raises(DataError, match="frame_0.nc: one time alone has no step.*--step"):
+        run(path, tmp_path / "a.zarr")
+
+
+def test_a_step_that_does_not_fit_says_to_leave_it_out(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1, 2])
+    report = run(tmp_path / "in", tmp_path / "a.zarr", step=np.timedelta64(420, "s"))
+    assert report.stored == 1 and "leave --step out" in reasons(report)["frame_1.nc"]
+
+
+def test_a_catalogue_that_is_not_there_is_not_a_file_that_vanished(tmp_path: Path) -> None:
+    write_sevir(tmp_path)
+    read = ReadOptions(vil_rain_rate=(1.0, 1.0), catalog=tmp_path / "none.csv")
+    with pytest.raises(DataError, match="none.csv cannot be read: No such file or directory; name.*--catalog"):
+        run(next(tmp_path.glob("*.h5")), tmp_path / "a.zarr", read=read)
+
+
+def test_grids_a_little_apart_are_told_apart_by_their_corners(tmp_path: Path) -> None:
+    crs = "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +R=6370040 +units=m +type=crs"
+    one, other = (Grid.from_corner(3_000_000.0 + x, 3_000_000.0, 1000.0, 1000.0, (10, 12), crs) for x in (0.0, 300.0))
+    for number, grid in enumerate((one, one, other)):
+        write_frames(tmp_path / "in" / f"{number}.nc", [at(number)], [field(number)], grid=grid)
+    (reason,) = reasons(run(tmp_path / "in", tmp_path / "a.zarr")).values()
+    assert "x = 3000300 m" in reason and "x = 3000000 m" in reason and "polar stereographic" in reason

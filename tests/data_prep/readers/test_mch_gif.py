@@ -127,3 +127,10 @@ def test_the_decoder_agrees_with_pillow(radar_data: Path) -> None:
     for path in sorted((radar_data / "radar/mch").rglob("*.gif"))[::20]:
         with image.open(path) as opened:
             np.testing.assert_array_equal(parse_gif(path.read_bytes()).indices(), np.asarray(opened))
+
+
+def test_a_gif_cut_short_before_its_comment_says_so(tmp_path: Path, contents: bytes) -> None:
+    path = tmp_path / "a.gif"
+    path.write_bytes(contents[:300])
+    with pytest.raises(DataError, match="a GIF that is cut short"):
+        list(read_frames(path))
