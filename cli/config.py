@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import clear_output, output_option, overwrite_option
+from cli.options import output_option, overwrite_option
 
 source_option = click.option("-c", "--config", "source", help="A preset's name or a YAML file.")
 set_option = click.option("--set", "overrides", multiple=True, metavar="a.b=VALUE", help="Set one value.")
@@ -38,9 +38,12 @@ def show(source: str | None, overrides: tuple[str, ...]) -> None:
 def init(preset: str, output: Path, overwrite: bool) -> None:
     """Write a full configuration to start from."""
     from nowcast.config import load_config, write_config
+    from nowcast.data.outputs import require_free
+    from nowcast.report.files import draft
 
-    clear_output(output, overwrite=overwrite)
-    write_config(load_config(preset).config, output)
+    require_free(output, "file", overwrite=overwrite)
+    with draft(output) as place:
+        write_config(load_config(preset).config, place)
     click.echo(f"wrote {output}; train with: nowcast train ARCHIVE -c {output} -o RUN")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import clear_output, output_option, overwrite_option
+from cli.options import output_option, overwrite_option
 
 # What is generated: enough rain for blocks to train on, to validate with, and to test on.
 NUM_FRAMES, SHAPE, STEP_MINUTES, PRESET, SEED = 420, (128, 128), 10.0, "mixed", 7
@@ -37,9 +37,23 @@ def command(output: Path, overwrite: bool) -> None:
     Runs the commands that you would run, and shows them. Exit code 10 when the model does not beat persistence at
     1 mm/h over 30 to 60 min.
     """
+    from nowcast.data.outputs import DEMO_MARK, replacing, require_free
+
     began = time.monotonic()
-    clear_output(output, overwrite=overwrite)
-    output.mkdir(parents=True, exist_ok=True)
+    require_free(output, "demo", overwrite=overwrite)
+    with replacing(output, keep=lambda folder: (folder / "run" / "model").is_dir()):
+        output.mkdir(parents=True, exist_ok=True)
+        (output / DEMO_MARK).write_text("{}\n", encoding="utf-8")
+        skill = _make(output)
+    click.echo("\nSYNTHETIC RAIN: the scores above say that the pipeline works, and nothing about weather.")
+    click.echo(f"Everything is in {output} (made in {time.monotonic() - began:.0f} s):")
+    for name, what in CONTENTS.items():
+        click.echo(f"  {output / name!s:<24} {what}")
+    sys.exit(_gate(skill))
+
+
+def _make(output: Path) -> Path:
+    """Every command in turn; the folder of the evaluation."""
     archive, run, forecasts, skill = (output / name for name in ("rain.zarr", "run", "forecasts", "skill"))
     figures = output / "figures"
     _generate(archive)
@@ -55,11 +69,7 @@ def command(output: Path, overwrite: bool) -> None:
     _nowcast("plot", "animate", example, "--against", archive, "-o", figures / "forecast.gif")
     _nowcast("plot", "skill", skill, "-o", figures / "skill.png")
     _nowcast("view", example, archive, "-o", output / "view.html")
-    click.echo("\nSYNTHETIC RAIN: the scores above say that the pipeline works, and nothing about weather.")
-    click.echo(f"Everything is in {output} (made in {time.monotonic() - began:.0f} s):")
-    for name, what in CONTENTS.items():
-        click.echo(f"  {output / name!s:<24} {what}")
-    sys.exit(_gate(skill))
+    return skill
 
 
 def _nowcast(*arguments: object) -> None:

@@ -110,13 +110,14 @@ def command(
 
     All models and baselines are scored on the same pixels of the same cases. FORECAST may be named: net=out/.
     """
+    from nowcast.report.files import write_text
     from nowcast.verification.compat import compat_rows, convention, met_ctc_lines
     from nowcast.verification.counts import AT_OR_ABOVE
     from nowcast.verification.evaluate import evaluate
 
     _check_gates(gates, thresholds)
     comparison = AT_OR_ABOVE if compat is None else convention(compat).comparison
-    _require_free(output, overwrite=overwrite)
+    _require_free_outputs(output, met, overwrite=overwrite, forecasts=forecasts, archive=archive)
     with _executor(workers, scheduler) as executor:
         result = evaluate(
             [_named(text) for text in forecasts],
@@ -131,13 +132,12 @@ def command(
             executor=executor,
             progress=_progress,
         )
-    result.save(output, overwrite=True)
+    result.save(output, overwrite=overwrite)
     rows = [] if compat is None else list(compat_rows(result.counts, compat))
     if compat is not None:
         _write_csv(output / f"compat-{compat}.csv", rows)
     if met is not None:
-        met.parent.mkdir(parents=True, exist_ok=True)
-        met.write_text("".join(line + "\n" for line in met_ctc_lines(result.counts)), encoding="utf-8")
+        write_text("".join(line + "\n" for line in met_ctc_lines(result.counts)), met)
     failed = [finding for gate in gates for finding in _failures(gate, result)]
     if as_json:
         echo_json(_summary(result, output, rows, failed))
@@ -293,13 +293,17 @@ def _progress(cases: Iterator[Any], number: int) -> Iterable[Any]:
     return tqdm(cases, total=number, desc="evaluate", unit="case", mininterval=0.1 if sys.stderr.isatty() else 5.0)
 
 
-def _require_free(output: Path, *, overwrite: bool) -> None:
-    """Refuse an output that exists before the work, not after it."""
-    from nowcast.errors import ConfigError
+def _require_free_outputs(
+    output: Path, met: Path | None, *, overwrite: bool, forecasts: tuple[str, ...], archive: Path
+) -> None:
+    """Refuse outputs that exist before the work, not after it."""
+    from nowcast.data.outputs import require_free
 
-    occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
-    if occupied and not overwrite:
-        raise ConfigError(f"{output} exists", "choose another name with -o, or pass --overwrite")
+    named = [_named(text) for text in forecasts]
+    inputs = [archive, *(entry if isinstance(entry, str) else entry[1] for entry in named)]
+    require_free(output, "evaluation", overwrite=overwrite, inputs=inputs)
+    if met is not None:
+        require_free(met, "file", overwrite=overwrite, inputs=inputs)
 
 
 def _summary(evaluation: Any, output: Path, compat: list[dict[str, Any]], failed: list[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cli.options import clear_output, output_option, overwrite_option
+from cli.options import output_option, overwrite_option
 
 
 @click.command(name="export")
@@ -22,18 +22,20 @@ def command(model: Path, output: Path, format_name: str, leads: int | None, over
 
     The file is read back and compared with the net on random inputs of two sizes before it gets its name.
     """
+    from nowcast.data.outputs import require_free
     from nowcast.models.bundle import load_bundle
     from nowcast.models.export import describe_program, export_program
+    from nowcast.report.files import write_text
 
-    bundle = load_bundle(model)
-    num_leads = leads or bundle.config.data.output_frames
     beside = output.with_name(f"{output.name}.json")
     for path in (output, beside):
-        clear_output(path, overwrite=overwrite)
+        require_free(path, "file", overwrite=overwrite, inputs=[model])
+    bundle = load_bundle(model)
+    num_leads = leads or bundle.config.data.output_frames
     with _without_warnings():
         difference = export_program(bundle, output, format=format_name, num_leads=num_leads)
     description = describe_program(bundle, format=format_name, num_leads=num_leads, difference=difference)
-    beside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    write_text(json.dumps(description, indent=2) + "\n", beside)
     ahead = f"{num_leads} lead time{'s' if num_leads > 1 else ''}"
     click.echo(f"{output}: {ahead}, differs from the net by at most {difference:.2g} in its logits")
 

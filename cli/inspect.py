@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.options import echo_json, json_option
+from cli.options import echo_json, json_option, overwrite_option
 
 DAYS_SHOWN, GAPS_SHOWN, REASONS_SHOWN = 14, 5, 10
 
@@ -23,13 +23,23 @@ DAYS_SHOWN, GAPS_SHOWN, REASONS_SHOWN = 14, 5, 10
     "--save-clutter", type=click.Path(path_type=Path), help="Write a mask of static clutter to this .npy file."
 )
 @json_option
+@overwrite_option
 def command(
-    path: Path, picture: Path | None, window: int, files: bool, save_clutter: Path | None, as_json: bool
+    path: Path,
+    picture: Path | None,
+    window: int,
+    files: bool,
+    save_clutter: Path | None,
+    as_json: bool,
+    overwrite: bool,
 ) -> None:
     """What PATH holds: an archive, a model or run, or a forecast file."""
+    from nowcast.data.outputs import require_free
     from nowcast.errors import ConfigError
 
     kind = _kind(path)
+    for output in filter(None, (picture, save_clutter)):
+        require_free(output, "file", overwrite=overwrite, inputs=[path])
     if kind != "archive" and (files or save_clutter):
         raise ConfigError(f"{path} is no archive", "--files and --save-clutter are for archives")
     if kind == "model" and picture:
@@ -97,11 +107,13 @@ def _save_clutter(path: Path, target: Path) -> dict[str, Any]:
     from data_prep.quality import find_static_clutter
     from nowcast.data.archive import open_archive
     from nowcast.errors import ConfigError
+    from nowcast.report.files import draft
 
     if target.suffix != ".npy":
         raise ConfigError(f"{target}: the mask is written as .npy")
     mask = find_static_clutter(open_archive(path))
-    np.save(target, mask)
+    with draft(target) as place:
+        np.save(place, mask)
     return {"file": str(target), "pixels": int(mask.sum())}
 
 

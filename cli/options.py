@@ -1,10 +1,9 @@
-"""Options and small habits that several commands share: times, thresholds, overwriting, JSON."""
+"""Options and small habits that several commands share: times, thresholds, JSON."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -94,24 +93,6 @@ def output_option(help_text: str, *, required: bool = True, default: str | None 
         show_default=default is not None,
         help=help_text,
     )
-
-
-def clear_output(path: Path, *, overwrite: bool) -> None:
-    """Make room for an output: refuse what exists, or remove it when told to.
-
-    Raises:
-        ConfigError: It exists and `overwrite` is not set.
-    """
-    from nowcast.errors import ConfigError
-
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    if not overwrite:
-        raise ConfigError(f"{path} exists", "choose another name with -o, or pass --overwrite")
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def echo_json(values: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import DURATION_TYPE, NUMBERS, TIME, clear_output, output_option, overwrite_option
+from cli.options import DURATION_TYPE, NUMBERS, TIME, output_option, overwrite_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,10 +34,12 @@ def command() -> None:
 @overwrite_option
 def frame(source: Path, output: Path, at: Any, issue: Any, lead: Any, member: int, overwrite: bool) -> None:
     """One field of SOURCE, an archive or a forecast."""
+    from nowcast.data.outputs import require_free
     from nowcast.errors import ConfigError, DataError
     from nowcast.report.plot import frame_figure, save_figure
     from nowcast.report.words import utc
 
+    require_free(output, "file", overwrite=overwrite, inputs=[source])
     if is_archive(source):
         from nowcast.data.archive import open_archive
 
@@ -57,7 +59,6 @@ def frame(source: Path, output: Path, at: Any, issue: Any, lead: Any, member: in
         field, grid = _member(shown, member)[column], shown.grid
         title = f"{shown.model}, {utc(shown.valid_times[column])}"
         note = [f"{shown.lead_labels[column]} from {utc(shown.issue_time)}", *_notes(shown, member)]
-    clear_output(output, overwrite=overwrite)
     save_figure(frame_figure(field, grid, title=title, subtitle="  ·  ".join(filter(None, note))), output)
     click.echo(f"wrote {output}")
 
@@ -82,10 +83,12 @@ def sequence(
     """Observed above FORECAST..., one column a lead time."""
     import numpy as np
 
+    from nowcast.data.outputs import require_free
     from nowcast.errors import MismatchError
     from nowcast.report.plot import save_figure, sequence_figure
     from nowcast.report.words import utc
 
+    require_free(output, "file", overwrite=overwrite, inputs=[*forecasts, *_given(against)])
     shown = [_frames(path, against, issue) for path in forecasts]
     first = shown[0]
     for other, path in zip(shown[1:], forecasts[1:], strict=True):
@@ -102,7 +105,6 @@ def sequence(
         columns = np.array([_lead_index(first, np.timedelta64(round(lead * 60), "s")) for lead in leads])
     rows = {} if first.observed is None else {"observed": first.observed[columns]}
     rows |= {one.model: _member(one, member)[columns] for one in shown}
-    clear_output(output, overwrite=overwrite)
     figure = sequence_figure(
         rows,
         first.grid,
@@ -138,10 +140,12 @@ def animate(
     overwrite: bool,
 ) -> None:
     """SOURCE, an archive or a forecast, as a moving picture; with --against, beside what was observed."""
+    from nowcast.data.outputs import require_free
     from nowcast.errors import ConfigError, DataError
     from nowcast.report.plot import animate as write_animation
     from nowcast.report.words import utc
 
+    require_free(output, "file", overwrite=overwrite, inputs=[source, *_given(against)])
     if is_archive(source):
         from nowcast.data.archive import open_archive
 
@@ -168,7 +172,6 @@ def animate(
         grid = shown.grid
         labels = [f"{utc(time)} ({lead})" for time, lead in zip(shown.valid_times, shown.lead_labels, strict=True)]
         title = "  ·  ".join([f"Issued {utc(shown.issue_time)}", *_notes(shown, member)])
-    clear_output(output, overwrite=overwrite)
     write_animation(panels, grid, labels, output, title=title, frames_per_second=fps)
     click.echo(f"wrote {output}: {len(labels)} frames")
 
@@ -194,6 +197,7 @@ def skill(
     overwrite: bool,
 ) -> None:
     """Scores of SKILL..., folders that `nowcast evaluate` wrote, against lead time, scale or each other."""
+    from nowcast.data.outputs import require_free
     from nowcast.errors import ConfigError
     from nowcast.report import skill_charts
     from nowcast.report.analysis import Settings
@@ -203,6 +207,7 @@ def skill(
     from nowcast.report.verdict import opening
     from nowcast.verification.evaluation import Evaluation
 
+    require_free(output, "file", overwrite=overwrite, inputs=folders)
     evaluations = [Evaluation.load(folder) for folder in folders]
     settings = Settings(replicates=replicates, seed=seed)
     report = SkillReport.of(evaluations, settings=settings, names=[str(folder) for folder in folders])
@@ -233,7 +238,6 @@ def skill(
     if not charts:
         raise ConfigError(f"the evaluation holds nothing for {kind}", "evaluate again with --scale")
     note = "synthetic data" if analysis.evaluation.is_synthetic else ""
-    clear_output(output, overwrite=overwrite)
     subtitle = "  ·  ".join(filter(None, [note, opening(analysis).split(".")[0]]))
     save_figure(charts_figure(charts, title=report.title, subtitle=subtitle), output)
     click.echo(f"wrote {output}")
@@ -250,6 +254,10 @@ def is_archive(path: Path) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     return bool(attributes.get("format") == FORMAT)
+
+
+def _given(path: Path | None) -> list[Path]:
+    return [] if path is None else [path]
 
 
 def _frames(path: Path, against: Path | None, issue: Any) -> Frames:

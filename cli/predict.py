@@ -47,6 +47,7 @@ def command(
     import numpy as np
 
     from nowcast.data.archive import open_archive
+    from nowcast.data.outputs import Kind, require_free
     from nowcast.errors import ConfigError
     from nowcast.prediction.predict import choose_issue_times, possible_issue_times, skipped_issue_times
 
@@ -58,6 +59,9 @@ def command(
     many = any(value is not None for value in (first, last, every))
     if at is not None and many:
         raise ConfigError("--at is one issue time, --from, --to and --every are many", "give one or the other")
+    if output.suffix in (".nc", ".zarr") and not resume:
+        kind: Kind = "file" if output.suffix == ".nc" else "forecasts"
+        require_free(output, kind, overwrite=overwrite, inputs=[model, archive])
     forecaster, source = load_forecaster(model), open_archive(archive)
     num_leads = leads_until(minutes, source.step, getattr(forecaster, "output_frames", DEFAULT_LEADS))
     if many:

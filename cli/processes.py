@@ -23,6 +23,11 @@ def is_first_process() -> bool:
     return next((int(rank) == 0 for rank in ranks if rank is not None), True)
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run that failed can go on: then it is worth more than the run that it was to replace."""
+    return any((run / "checkpoints").glob("*.ckpt"))
+
+
 def sbatch_script(arguments: Sequence[str], *, nodes: int, devices: int) -> str:
     """A SLURM batch script that runs the given `nowcast` command on `nodes` machines of `devices` GPUs each."""
     command = shlex.join(["nowcast", *(part for part in arguments if part != "--print-sbatch")])

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.options import clear_output, output_option, overwrite_option
+from cli.options import output_option, overwrite_option
 
 
 @click.command(name="report")
@@ -47,12 +47,16 @@ def command(
 
     Models are called better or worse only where enough independent rain episodes or days say so.
     """
+    from nowcast.data.outputs import require_free
     from nowcast.report.analysis import Settings
     from nowcast.report.files import write_text
     from nowcast.report.report import SkillReport
     from nowcast.report.verdict import opening
     from nowcast.verification.evaluation import Evaluation
 
+    for path in (output, markdown, json_file, csv_file):
+        if path is not None:
+            require_free(path, "file", overwrite=overwrite, inputs=folders)
     named = None if references is None else tuple(name.strip() for name in references.split(",") if name.strip())
     settings = Settings(level=level, replicates=replicates, seed=seed, blocks=blocks, references=named)
     report = SkillReport.of(
@@ -67,11 +71,9 @@ def command(
         (json_file, report.to_json),
         (csv_file, report.to_csv),
     )
-    for path, _ in wanted:
-        if path is not None:
-            clear_output(path, overwrite=overwrite)
-    for path, make in wanted:
-        if path is not None:
-            write_text(make(), path)
-            click.echo(f"wrote {path}")
+    # All is made before the first file of an older report is replaced.
+    pages = [(path, make()) for path, make in wanted if path is not None]
+    for path, page in pages:
+        write_text(page, path)
+        click.echo(f"wrote {path}")
     click.echo(opening(report.analysis))

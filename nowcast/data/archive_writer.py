@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -41,6 +40,7 @@ from nowcast.data.archive_schema import (
 )
 from nowcast.data.archive_store import OTHER, ArchiveStore, cannot_write, decode_chunk, encode_chunk
 from nowcast.data.grid import Grid
+from nowcast.data.outputs import put_in_place, require_free
 from nowcast.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -196,15 +196,15 @@ class ArchiveWriter:
             lock: That of `lock_archive`, if the caller holds it already; closed with the writer.
 
         Raises:
-            DataError: The path exists, is being written, or cannot be written.
+            ConfigError: The path is taken, see `nowcast.data.outputs.require_free`.
+            DataError: It is being written, or cannot be written.
         """
         path = Path(path)
         if step <= np.timedelta64(0, "s"):
             raise DataError(f"the step of an archive must be positive, got {step}")
         lock = lock or lock_archive(path)
         try:
-            if path.exists() and not overwrite:
-                raise DataError(f"{path} exists", "choose another name, or pass --append or --overwrite")
+            require_free(path, "archive", overwrite=overwrite)
             with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
                 draft = Path(folder) / path.name
                 create_store(
@@ -216,11 +216,7 @@ class ArchiveWriter:
                     quality=quality,
                     attributes=attributes or {},
                 )
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-                draft.rename(path)
+                put_in_place(draft, path)
             return cls(path, lock)
         except OSError as error:
             lock.close()

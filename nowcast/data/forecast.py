@@ -6,7 +6,6 @@ whoever made it.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from nowcast.data.grid import Grid
+from nowcast.data.outputs import put_in_place, require_free
 from nowcast.errors import DataError
 
 CHANCES = "probability_of_rainfall_rate_above_threshold"
@@ -162,11 +162,10 @@ class Forecast:
         """Write a CF netCDF file (one issue time) or a Zarr store (path ends in .zarr), atomically.
 
         Raises:
-            DataError: The path exists and `overwrite` is not set.
+            ConfigError: The path exists and `overwrite` is not set, or holds something else.
         """
         path = Path(path)
-        if path.exists() and not overwrite:
-            raise DataError(f"{path} exists", "choose another name or pass --overwrite")
+        require_free(path, "forecasts" if path.suffix == ".zarr" else "file", overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             draft = Path(folder) / path.name
@@ -175,9 +174,7 @@ class Forecast:
             else:
                 dataset = self.to_dataset()
                 dataset.to_netcdf(draft, engine="netcdf4", encoding=_netcdf_encoding(dataset))
-            if path.is_dir():
-                shutil.rmtree(path)
-            draft.replace(path)
+            put_in_place(draft, path)
         return path
 
     def to_zarr_dataset(self) -> xr.Dataset:

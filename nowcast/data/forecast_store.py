@@ -20,6 +20,7 @@ import zarr
 
 from nowcast.data.archive_writer import lock_archive
 from nowcast.data.forecast import CHANCES, Forecast
+from nowcast.data.outputs import is_taken, put_in_place, require_free
 from nowcast.errors import ConfigError, DataError
 
 STORE, PLAN, DONE = "store.zarr", "plan.json", "done.txt"
@@ -41,8 +42,9 @@ class ForecastStore:
         overwrite: Replace a store or draft that is there.
 
     Raises:
-        ConfigError: A draft is there and neither `resume` nor `overwrite` is given, or it is one of another call.
-        DataError: The store is there already, or another process writes it.
+        ConfigError: The path is taken, see `require_free`; a draft is there and neither `resume` nor `overwrite` is
+            given, or it is one of another call.
+        DataError: Another process writes it.
     """
 
     def __init__(
@@ -117,11 +119,11 @@ class ForecastStore:
 
     def _begin(self, *, resume: bool, overwrite: bool) -> set[str]:
         """The issue times that are done."""
-        if self.path.exists() and not overwrite:
-            if resume and np.array_equal(_issue_times(self.path), self.issue_times):
-                shutil.rmtree(self._draft, ignore_errors=True)  # of a run killed after it published
-                return {str(time) for time in self.issue_times}
-            raise DataError(f"{self.path} exists", "choose another name or pass --overwrite")
+        continues = resume and not overwrite and is_taken(self.path, "forecasts")
+        if continues and np.array_equal(_issue_times(self.path), self.issue_times):
+            shutil.rmtree(self._draft, ignore_errors=True)  # of a run killed after it published
+            return {str(time) for time in self.issue_times}
+        require_free(self.path, "forecasts", overwrite=overwrite)
         if not (self._draft / PLAN).is_file() or (overwrite and not resume):
             if self._draft.exists():
                 shutil.rmtree(self._draft)
@@ -173,11 +175,7 @@ class ForecastStore:
         times[:] = self.issue_times.astype("int64")
 
     def _publish(self) -> None:
-        if self.path.is_dir():
-            shutil.rmtree(self.path)
-        elif self.path.exists():
-            self.path.unlink()
-        (self._draft / STORE).rename(self.path)
+        put_in_place(self._draft / STORE, self.path)
         shutil.rmtree(self._draft)
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from nowcast.data.outputs import put_in_place, require_free
 from nowcast.errors import DataError
 from nowcast.verification.counts import Case, ContingencyCounts, merge_counts
 from nowcast.verification.measures import ModelSums, merge_sums, read_sums, write_sums
@@ -91,22 +90,16 @@ class Evaluation:
         """Write the folder atomically; the same evaluation gives the same bytes.
 
         Raises:
-            DataError: It exists and `overwrite` is not set.
+            ConfigError: It exists and `overwrite` is not set, or it is not an evaluation.
         """
         folder = Path(folder)
-        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-        if occupied and not overwrite:
-            raise DataError(f"{folder} exists", "choose another name or pass --overwrite")
+        require_free(folder, "evaluation", overwrite=overwrite)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as workplace:
             draft = Path(workplace) / folder.name
             draft.mkdir()
             self._write(draft)
-            if folder.is_dir():
-                shutil.rmtree(folder)
-            elif folder.exists():
-                folder.unlink()
-            os.replace(draft, folder)
+            put_in_place(draft, folder)
         return folder
 
     def _write(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ from nowcast.data import archive_store
 from nowcast.data.archive import MISSING, PARTIAL, PRESENT, ManifestEntry, open_archive
 from nowcast.data.archive_writer import ArchiveWriter, encode_frame, write_archive
 from nowcast.data.grid import Grid
-from nowcast.errors import DataError
+from nowcast.errors import ConfigError, DataError
 
 START = np.datetime64("2024-05-01T12:00:00", "s")
 STEP = np.timedelta64(300, "s")
@@ -330,7 +330,7 @@ def test_an_overwrite_waits_for_no_writer(tmp_path: Path) -> None:
         writer.write(START, fields(1)[0])
         with pytest.raises(DataError, match="written by another process"):
             ArchiveWriter.create(tmp_path / "a.zarr", GRID, **arguments, overwrite=True)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="exists"):
+    with pytest.raises(ConfigError, match="exists"):
         ArchiveWriter.create(tmp_path / "a.zarr", GRID, **arguments)  # type: ignore[arg-type]
     ArchiveWriter.create(tmp_path / "a.zarr", GRID, **arguments, overwrite=True).close()  # type: ignore[arg-type]
     with pytest.raises(DataError, match="without a single frame"):

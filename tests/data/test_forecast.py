@@ -10,7 +10,7 @@ import xarray as xr
 
 from nowcast.data.forecast import Forecast, load_forecast
 from nowcast.data.grid import Grid
-from nowcast.errors import DataError
+from nowcast.errors import ConfigError, DataError
 from nowcast.verification.forecast_files import open_forecast_file
 
 CRS = {
@@ -98,7 +98,7 @@ def test_lead_times_are_read_in_their_units(tmp_path, units, factor):
 
 def test_nothing_is_overwritten_unasked_and_nothing_half_written_stays(tmp_path):
     path = make_forecast().save(tmp_path / "f.nc")
-    with pytest.raises(DataError, match=r"f\.nc exists"):
+    with pytest.raises(ConfigError, match=r"f\.nc exists"):
         make_forecast().save(path)
     make_forecast("stere").save(path, overwrite=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["f.nc"]

@@ -125,7 +125,7 @@ def test_a_draft_is_neither_overwritten_nor_continued_by_accident(tmp_path: Path
 def test_a_store_that_is_there_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
     forecast(0).save(tmp_path / "f.zarr")
     for resume in (False, True):
-        with pytest.raises(DataError, match="exists"):
+        with pytest.raises(ConfigError, match="exists"):
             ForecastStore(tmp_path / "f.zarr", TIMES, about=ABOUT, resume=resume)
     with ForecastStore(tmp_path / "f.zarr", TIMES[:1], about=ABOUT, overwrite=True) as store:
         assert load_forecast(tmp_path / "f.zarr").issue_times.size == 1  # until the new one is whole

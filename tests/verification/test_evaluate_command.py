@@ -129,6 +129,9 @@ def test_existing_output_is_kept_unless_told(place: Path, tmp_path: Path, capsys
     (tmp_path / "skill" / "mine.txt").write_text("kept")
     code, _, err = run(capsys, *arguments(place, tmp_path / "skill"))
     assert code == 2 and "exists" in err and (tmp_path / "skill" / "mine.txt").read_text() == "kept"
+    code, _, err = run(capsys, *arguments(place, tmp_path / "skill", "--overwrite"))
+    assert code == 2 and "is not an evaluation" in err and (tmp_path / "skill" / "mine.txt").read_text() == "kept"
+    (tmp_path / "skill" / "evaluation.json").write_text('{"format": "nowcast-evaluation-1"}')
     assert run(capsys, *arguments(place, tmp_path / "skill", "--overwrite"))[0] == 0
     assert not (tmp_path / "skill" / "mine.txt").exists()
 
