@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.options import TIME, clear_output, output_option, overwrite_option, threshold_option
+from cli.options import TIME, output_option, overwrite_option, threshold_option
 
 
 @click.command(name="view")
@@ -36,13 +36,17 @@ def command(
     """One offline page that plays FORECAST over its lead times, beside the ARCHIVE's observations."""
     from nowcast.data.archive import open_archive
     from nowcast.data.forecast import load_forecast
+    from nowcast.data.outputs import require_free
     from nowcast.report.files import write_text
     from nowcast.report.frames import frames_of
     from nowcast.report.view import view_page
 
+    inputs = [forecast] if archive is None else [forecast, archive]
+    require_free(output, "file", overwrite=overwrite, inputs=inputs)
     source = None if archive is None else open_archive(archive)
     frames = frames_of(load_forecast(forecast), source, issue=issue)
     page = view_page(frames, thresholds=thresholds, neighbourhood_km=neighbourhood)
-    clear_output(output, overwrite=overwrite)
     write_text(page, output)
     click.echo(f"wrote {output} ({len(page) / 1e6:.1f} MB)")
+    if frames.unobserved:
+        click.echo(f"no observation at {frames.unobserved} of {frames.lead_times.size} lead times", err=True)

@@ -45,6 +45,11 @@ class Frames:
         """(L,) datetime64[s]."""
         return np.asarray(self.issue_time + self.lead_times)
 
+    @property
+    def unobserved(self) -> int:
+        """Lead times at which the archive has no frame; 0 without an archive."""
+        return 0 if self.observed is None else int(np.isnan(self.observed).all(axis=(1, 2)).sum())
+
 
 def frames_of(forecast: Forecast, archive: RadarArchive | None = None, *, issue: np.datetime64 | None = None) -> Frames:
     """One issue time of a forecast beside the archive's frames at its valid times.
@@ -53,7 +58,8 @@ def frames_of(forecast: Forecast, archive: RadarArchive | None = None, *, issue:
         issue: Which issue time; the only or the last one unless given.
 
     Raises:
-        DataError: The forecast was not issued at that time; the times it has are named.
+        DataError: The forecast was not issued at that time, or the archive has no frame at any of its valid times;
+            the times that there are are named.
         MismatchError: Forecast and archive are on other grids.
     """
     index = forecast.issue_times.size - 1
@@ -74,7 +80,14 @@ def frames_of(forecast: Forecast, archive: RadarArchive | None = None, *, issue:
                 f"the archive {archive.path} on {archive.grid.describe()}",
                 "give the archive that the forecast was made from",
             )
-        observed = observed_at(archive, forecast.valid_times[index])
+        times = forecast.valid_times[index]
+        observed = observed_at(archive, times)
+        if np.isnan(observed).all():
+            raise DataError(
+                f"the forecast of {forecast.model} is for {utc(times[0])} to {utc(times[-1])}, where the archive "
+                f"{archive.path}, from {utc(archive.times[0])} to {utc(archive.times[-1])}, has no frame",
+                "leave the archive out, or give the one that holds them",
+            )
     return Frames(
         forecast.model,
         forecast.issue_times[index],

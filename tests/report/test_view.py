@@ -17,6 +17,7 @@ from PIL import Image
 from cli.view import command
 from nowcast.data.archive import RadarArchive
 from nowcast.data.forecast import Forecast
+from nowcast.errors import DataError
 from nowcast.report.colours import DIFFERENCE, EVENT_COLOURS, PROBABILITY, RAIN, palette
 from nowcast.report.frames import Frames, frames_of
 from nowcast.report.view import neighbourhood_probability, view_page
@@ -120,6 +121,23 @@ def test_the_command_writes_one_page(archive: RadarArchive, forecast: Forecast, 
     assert result.exit_code == 0 and "wrote" in result.output
     assert payload(page.read_text(encoding="utf-8"))["thresholds"] == ["0.5", "5"]
     assert not [path for path in tmp_path.iterdir() if "draft" in path.name]
+
+
+def test_leads_without_an_observation_are_counted_and_no_overlap_is_an_error(
+    archive: RadarArchive, forecast: Forecast, tmp_path: Path
+) -> None:
+    late = forecast_of(np.asarray(forecast.rain_rate[:, 0]), "persistence", issue=7).save(tmp_path / "late.nc")
+    result = CliRunner().invoke(command, [str(late), str(archive.path), "-o", str(tmp_path / "late.html")])
+    assert result.exit_code == 0 and "no observation at 4 of 6 lead times" in result.output
+    never = forecast_of(np.asarray(forecast.rain_rate[:, 0]), "persistence", issue=90).save(tmp_path / "never.nc")
+    with pytest.raises(
+        DataError, match=r"2024-05-01 19:35 UTC to 2024-05-01 20:00 UTC.*2024-05-01 12:00 UTC to 2024-05-01 12:45 UTC"
+    ):
+        run = CliRunner().invoke(
+            command, [str(never), str(archive.path), "-o", str(tmp_path / "x.html")], catch_exceptions=False
+        )
+        assert run.exit_code != 0
+    assert not (tmp_path / "x.html").exists()
 
 
 @pytest.mark.slow
