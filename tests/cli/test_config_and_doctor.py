@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from cli import doctor
 from nowcast.config import preset_names
 from tests.cli.conftest import Run
 
@@ -36,3 +41,30 @@ def test_doctor_finds_what_is_installed(nowcast: Run) -> None:
     report = json.loads(nowcast("doctor", "--json").stdout)
     assert report["ok"] and report["packages"]["torch"] and "demo" in report["presets"]
     assert "all is well" in nowcast("doctor").stdout
+
+
+def test_doctor_knows_every_dependency_and_extra() -> None:
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    name = re.compile(r"[A-Za-z0-9-]+")
+    assert set(doctor.CORE) == {name.match(text)[0] for text in declared["dependencies"]}  # type: ignore[index]
+    extras = {
+        name.match(text)[0]: extra  # type: ignore[index]
+        for extra, packages in declared["optional-dependencies"].items()
+        if extra not in ("formats", "oracles", "test")
+        for text in packages
+    }
+    assert extras == doctor.EXTRAS
+
+
+def test_doctor_finds_what_is_broken(nowcast: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    report = json.loads(nowcast("doctor", "--json", expect=4).stdout)
+    assert not report["ok"] and list(report["broken"]) == ["numba"]
+    said = nowcast("doctor", expect=4).stdout
+    assert "BROKEN: ModuleNotFoundError" in said and "all is well" not in said
+
+
+def test_doctor_wants_a_folder_for_temporary_files(nowcast: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
+    said = nowcast("doctor", expect=4).stdout
+    assert "NOT writable" in said and "no temporary file can be written" in said
