@@ -16,6 +16,7 @@ from nowcast.errors import ConfigError
 from nowcast.verification.bootstrap import MIN_BLOCKS, BlockBootstrap, block_bootstrap, blocks_by_day, blocks_by_event
 from nowcast.verification.counts import ContingencyCounts, EventCounts
 from nowcast.verification.evaluation import Evaluation
+from nowcast.verification.score_table import score_rows
 from nowcast.verification.scores import SCORES, pool
 from nowcast.verification.significance import benjamini_hochberg
 
@@ -28,6 +29,7 @@ TESTED = "csi"
 SHOWN_REPLICATES = 2000
 # Below this many blocks not even a rough interval is shown.
 MIN_BLOCKS_SHOWN = 5
+SIGNS = {">=": "≥", ">": ">"}
 REFERENCES = ("persistence", "extrapolation", "scale-decay", "pysteps")
 DAY = np.timedelta64(86400, "s")
 HOUR = np.timedelta64(3600, "s")
@@ -125,7 +127,21 @@ class Analysis:
     @property
     def sign(self) -> str:
         """What stands before a threshold: ≥, or > where only more is an event."""
-        return "≥" if self.case_counts.comparison == ">=" else ">"
+        return SIGNS[self.case_counts.comparison]
+
+    @cached_property
+    def fss_sign(self) -> str:
+        """The same of scores of scale: FSS, and counts after pooling; as their rows say."""
+        return self._sign_of("fss")
+
+    @cached_property
+    def probability_sign(self) -> str:
+        """The same of scores of probabilities, as their rows say."""
+        return self._sign_of("brier_score")
+
+    def _sign_of(self, metric: str) -> str:
+        rows = (row for row in score_rows(self.evaluation) if row["metric"] == metric)
+        return next((SIGNS[row["comparison"]] for row in rows), self.sign)
 
     @property
     def lead_minutes(self) -> np.ndarray:
@@ -179,10 +195,13 @@ def analyse(evaluation: Evaluation, settings: Settings | None = None) -> Analysi
 
 
 def independent_blocks(counts: ContingencyCounts, kind: BlockKind, *, gap: np.timedelta64) -> np.ndarray:
-    """(case,) block numbers: cases of one block share weather, cases of different blocks share no frame.
+    """(case,) block numbers: cases of one block share weather.
 
-    An episode is a run of cases with rain without a gap as long as `gap`, cut a day after it began. Cases of all
-    archives at the same time belong together. Cases without any event follow the episode before them.
+    An episode is a run of cases with rain without a gap as long as `gap`; cases of different episodes share no frame.
+    One that lasts longer than a day is cut every 24 hours after it began: the last cases before a cut and the first
+    after it do share frames, so such blocks are only nearly independent. The report's block autocorrelation measures
+    how far they are. Days are cut at midnight UTC, with the same reservation. Cases of all archives at the same time
+    belong together. Cases without any event follow the episode before them.
     """
     times = counts.issue_times
     if kind == "day":

@@ -242,7 +242,7 @@ def _pooled(analysis: Analysis) -> dict[str, Any]:
             cells = [tables.number(float(value)) for value in values]
             rows.append({"threshold": f"{threshold:g}", "model": model, "cells": cells, "observed": tables.whole(n)})
     words = [f"{kind} of {side}×{side}" for kind, side in (name.split(":") for name in names)]
-    return {"names": words, "rows": rows if words else []}
+    return {"sign": analysis.fss_sign, "names": words, "rows": rows if words else []}
 
 
 def _example(example: Example, analysis: Analysis) -> dict[str, Any]:

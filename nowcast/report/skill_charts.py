@@ -136,7 +136,7 @@ def sample_charts(analysis: Analysis) -> list[Chart]:
             lead_axis(analysis),
             Axis("observed events [% of pixels]", low, high, log=True),
             lines,
-            "observed share of pixels at or above each threshold, by lead time",
+            "observed share of pixels with an event of each threshold, by lead time",
         ),
         Chart(
             "Pixels not scored",
@@ -167,7 +167,7 @@ def fss_charts(analysis: Analysis, leads: Sequence[int]) -> list[Chart]:
             km = lines[0].x
             charts.append(
                 Chart(
-                    f"{analysis.sign} {threshold:g} mm/h, {analysis.lead_minutes[lead]:g} min",
+                    f"{analysis.fss_sign} {threshold:g} mm/h, {analysis.lead_minutes[lead]:g} min",
                     Axis(
                         "width of the window [km]", float(km[0]) * 0.9, float(km[-1]) * 1.1, log=True, ticks=tuple(km)
                     ),
@@ -222,7 +222,7 @@ def ensemble_charts(analysis: Analysis) -> list[tuple[str, list[Chart]]]:
     if probability:
         reliability, roc = [], []
         for t, threshold in enumerate(analysis.thresholds):
-            title = f"{analysis.sign} {threshold:g} mm/h"
+            title = f"{analysis.probability_sign} {threshold:g} mm/h"
             diagonal = Line("", np.array([0.0, 100.0]), np.array([0.0, 100.0]))
             curves, tracks = [diagonal], [diagonal]
             for model, sums in probability.items():

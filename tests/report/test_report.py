@@ -7,6 +7,7 @@ import html
 import io
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from nowcast.report.analysis import Settings
 from nowcast.report.report import SkillReport, report_schema
 from nowcast.verification.counts import CONTINGENCY
 from nowcast.verification.evaluation import Evaluation, merge_evaluations
-from nowcast.verification.score_table import COLUMNS
+from nowcast.verification.score_table import COLUMNS, score_rows
 from nowcast.verification.scores import csi, pool
 from tests.report.browser import Browser
 from tests.report.small_skill import small_evaluation, with_fields
@@ -221,6 +222,41 @@ def test_the_command_writes_all_files_and_overwrites_nothing(tmp_path: Path) -> 
     with pytest.raises(DataError, match="is not an evaluation"):
         run(tmp_path, "-o", tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()
+
+
+def test_a_page_that_cannot_be_made_leaves_the_older_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skill, page = small_evaluation(cases=6).save(tmp_path / "skill"), tmp_path / "report.html"
+    files = [page, tmp_path / "report.md"]
+    for file in files:
+        file.write_text("old")
+
+    def broken(self: SkillReport) -> str:
+        raise DataError("no markdown today")
+
+    monkeypatch.setattr(SkillReport, "to_markdown", broken)
+    with pytest.raises(DataError, match="no markdown today"):
+        run(skill, "-o", page, "--markdown", files[1], "--replicates", 200, "--overwrite")
+    assert [file.read_text() for file in files] == ["old", "old"]
+    with pytest.raises(ConfigError, match="lies inside"):
+        run(skill, "-o", skill / "evaluation.json", "--overwrite")
+
+
+def test_labels_say_what_counts_as_an_event_in_their_own_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = with_fields(small_evaluation(cases=6, leads=2), members=3)
+    above = replace(evaluation, counts=replace(evaluation.counts, comparison=">"))
+
+    def rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+        for row in score_rows(evaluation):
+            at_or_above = row["metric"] in ("fss", "brier_score")
+            yield row | ({"comparison": ">="} if at_or_above else {})
+
+    monkeypatch.setattr("nowcast.report.analysis.score_rows", rows)
+    page = report(above).to_html()
+    assert "CSI at > 1 mm/h" in page or "CSI at &gt; 1 mm/h" in page
+    for section in ("fss", "ensembles"):
+        text = page.split(f'<section id="{section}">')[1].split("</section>")[0]
+        assert "≥ 1 mm/h" in text and "&gt; 1 mm/h" not in text and "> 1 mm/h" not in text
+        assert "&gt; mm/h" not in text
 
 
 @pytest.mark.parametrize("kind", ["csi", "frequency_bias", "performance", "fss", "spectra", "samples"])
