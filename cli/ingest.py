@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ def command(
     """
     from data_prep.ingest import ingest
     from data_prep.sources import list_sources
+    from nowcast.data.outputs import require_free
     from nowcast.errors import ConfigError
 
     if profile == "mlcast" and (append or (output.exists() and not overwrite)):
@@ -95,6 +97,10 @@ def command(
             "a data set of the mlcast profile is written once and not added to",
             "ingest into another name, or pass --overwrite",
         )
+    if profile == "mlcast":
+        within = output.resolve().parents
+        inputs = [source for source in sources if Path(source).resolve() not in within]
+        require_free(output, "archive", overwrite=overwrite, inputs=inputs)
     if append and overwrite:
         raise ConfigError("--append adds to an archive, --overwrite replaces it", "give one or the other")
     if append and not output.exists():
@@ -155,13 +161,12 @@ def _attributes(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _finish_mlcast(archive: Path, output: Path, *, overwrite: bool, attributes: dict[str, str]) -> None:
-    from cli.options import clear_output
     from nowcast.data.mlcast import export_mlcast
+    from nowcast.data.outputs import put_in_place, require_free
 
-    clear_output(output, overwrite=overwrite)
-    if output.exists():
-        output.rmdir()
-    export_mlcast(archive, output, attributes=attributes)
+    require_free(output, "archive", overwrite=overwrite)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.absolute().parent) as folder:
+        put_in_place(export_mlcast(archive, Path(folder) / output.name, attributes=attributes), output)
     shutil.rmtree(archive)
 
 
