@@ -541,7 +541,7 @@ def test_what_was_saved_is_loaded_and_saved_again_to_the_same_bytes(tmp_path: Pa
     again = Evaluation.load(first)
     assert contents(again.save(tmp_path / "b")) == contents(first)
     assert again.counts.equals(whole.counts) and again.is_synthetic
-    with pytest.raises(DataError, match="a exists"):
+    with pytest.raises(ConfigError, match="a exists"):
         whole.save(tmp_path / "a")
     whole.save(tmp_path / "a", overwrite=True)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "b"]
