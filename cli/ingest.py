@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import shlex
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from data_prep.ingest import IngestReport
 
 EXIT_PARTIAL = 5
+# Attribute of the archive beside an mlcast data set: the options that it was made with.
+COMMAND_OPTIONS = "command_options"
 # Files that a worker should have, for its start to pay.
 FILES_PER_WORKER = 20
 
@@ -111,14 +115,20 @@ def command(
         workers = max(1, min(cores, number // FILES_PER_WORKER))
     # The mlcast profile is written from an archive beside it, which a run that is stopped goes on with.
     archive = output if profile == "nowcast" else output.with_name(f".{output.name}.ingest")
+    options = _options(given)
+    if profile == "mlcast":
+        overwrite_archive = overwrite or _is_stale(archive, sources, given)
+        options = replace(options, attributes={**options.attributes, COMMAND_OPTIONS: _said(given)})
+    else:
+        overwrite_archive = overwrite
     with _Bar(number) as bar:
         report = ingest(
             sources,
             archive,
-            options=_options(given),
+            options=options,
             workers=workers,
             scheduler=scheduler,
-            overwrite=overwrite and profile == "nowcast",
+            overwrite=overwrite_archive and archive.exists(),
             on_progress=bar.update,
         )
     if profile == "mlcast":
@@ -149,6 +159,30 @@ def _options(given: dict[str, Any]) -> Any:
         **gap,
         attributes={"history": f"{now} {shlex.join(['nowcast', *sys.argv[1:]])}", **_attributes(given["attributes"])},
     )
+
+
+def _said(given: dict[str, Any]) -> str:
+    """What an ingest was told, for comparison with what another is told."""
+    return json.dumps({key: str(value) for key, value in sorted(given.items())})
+
+
+def _is_stale(archive: Path, sources: tuple[str, ...], given: dict[str, Any]) -> bool:
+    """Whether the archive that a stopped run of the mlcast profile left is of other files or other options."""
+    from data_prep.sources import list_sources
+    from nowcast.data.archive import open_archive
+    from nowcast.errors import DataError
+
+    if not archive.exists():
+        return False
+    try:
+        left = open_archive(archive)
+        files = {entry.file for entry in left.manifest()}
+    except DataError:
+        return True
+    stale = left.attrs.get(COMMAND_OPTIONS) != _said(given) or not files <= set(map(str, list_sources(sources)))
+    if stale:
+        click.echo(f"what an earlier run left in {archive} is of other files or options: it is made anew", err=True)
+    return stale
 
 
 def _attributes(texts: tuple[str, ...]) -> dict[str, str]:

@@ -132,7 +132,9 @@ class ReadOptions:
 
     def with_recorded(self, recorded: Mapping[str, Any]) -> ReadOptions:
         """These, with those that an archive was made with."""
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()
+        }
         if "z_relation" in values:
             values["z_relation"] = ZRelation(*values["z_relation"])
         return dataclasses.replace(self, **values)

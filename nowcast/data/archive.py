@@ -174,7 +174,11 @@ class RadarArchive:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of grid, times and every frame as it is compressed; another archive has another one."""
+        """A digest of grid, times and every frame as it is compressed; another archive has another one.
+
+        Of an MLCast data set it covers the attributes, and the values of at most 100 frames spread over its length: one
+        that differs from another in the values of other frames alone has the same.
+        """
         digest = hashlib.sha256(json.dumps(self.grid.to_dict(), sort_keys=True).encode())
         for part in (self.times.astype(np.int64), self.status, self._frames.digests):
             digest.update(np.ascontiguousarray(part).tobytes())

@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -109,7 +110,7 @@ class MlcastFrames:
 
     @cached_property
     def digests(self) -> np.ndarray:
-        """(T,) uint64: of the sampled frames and of what the data set says of itself."""
+        """(T,) uint64: of what the data set says of itself with each frame of the sample, 0 for the others."""
         said = json.dumps({key: str(value) for key, value in self._dataset.attrs.items()}, sort_keys=True)
         digests = np.zeros(self.times.size, dtype=np.uint64)
         for index in self._sample:
@@ -174,11 +175,30 @@ class MlcastFrames:
         if self._variable.attrs.get("standard_name", self._variable.name) in DEPTH_NAMES:
             if units not in DEPTHS:
                 raise DataError(f"{self._path}: the rain amount has units {units!r}, expected 'kg m-2'")
-            self.interval_minutes = float(self.step / np.timedelta64(60, "s"))  # type: ignore[assignment]
-            return 60.0 / float(self.step / np.timedelta64(60, "s"))
+            minutes = self._declared_minutes()
+            self.interval_minutes = minutes  # type: ignore[assignment]
+            return 60.0 / minutes
         if units not in RATES:
             raise DataError(f"{self._path}: the rain rate has units {units!r}, expected one of {', '.join(RATES)}")
         return RATES[units]
+
+    def _declared_minutes(self) -> float:
+        """Interval of amounts, by the bounds of the times or by `cell_methods`; never guessed from the step."""
+        name = str(self._dataset["time"].attrs.get("bounds", "") or self._dataset["time"].encoding.get("bounds", ""))
+        if name in self._dataset.variables:
+            lengths = np.unique(np.diff(self._dataset[name].values, axis=1))
+            if lengths.size == 1 and lengths[0] > np.timedelta64(0, "s"):
+                return float(lengths[0] / np.timedelta64(60, "s"))
+        said = re.search(
+            r"time:\s*sum\s*\(\s*interval:\s*([\d.]+)\s*(s|min|h|d)", str(self._variable.attrs.get("cell_methods", ""))
+        )
+        if said is not None and float(said[1]) > 0:
+            return float(said[1]) * {"s": 1 / 60, "min": 1.0, "h": 60.0, "d": 1440.0}[said[2]]
+        raise DataError(
+            f"{self._path} holds rain amounts and does not say over what interval: no bounds of its times, and no "
+            "cell_methods such as 'time: sum (interval: 5 minutes)'",
+            f"declare it while ingesting: nowcast ingest {self._path} -o archive.zarr --accumulation-minutes N",
+        )
 
 
 def _regular_axis(
@@ -311,5 +331,6 @@ _OURS = {
     "grid_file",
     "keeps_quality",
     "read_options",
+    "command_options",
     *(f"n_{name}" for name in CHANGES),
 }

@@ -60,15 +60,16 @@ def test_missing_frames_are_left_out_of_time_and_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("standard_name", "units", "factor", "interval"),
+    ("standard_name", "units", "cell_methods", "factor", "interval"),
     [
-        ("precipitation_flux", "kg m-2 s-1", 3600.0, None),
-        ("rainfall_flux", "mm/h", 1.0, None),
-        ("precipitation_amount", "kg m-2", 12.0, 5.0),
+        ("precipitation_flux", "kg m-2 s-1", "", 3600.0, None),
+        ("rainfall_flux", "mm/h", "", 1.0, None),
+        ("precipitation_amount", "kg m-2", "time: sum (interval: 5 minutes)", 12.0, 5.0),
+        ("precipitation_amount", "kg m-2", "time: sum (interval: 1 hour)", 1.0, 60.0),
     ],
 )
 def test_units_and_orientation_of_others_are_understood(
-    tmp_path: Path, standard_name: str, units: str, factor: float, interval: float | None
+    tmp_path: Path, standard_name: str, units: str, cell_methods: str, factor: float, interval: float | None
 ) -> None:
     rain = fields(3)
     dataset = xr.Dataset(
@@ -80,12 +81,36 @@ def test_units_and_orientation_of_others_are_understood(
         },
         attrs=ATTRIBUTES,
     )
-    dataset["pr"].attrs |= {"units": units, "grid_mapping": "crs"}
+    dataset["pr"].attrs |= {"units": units, "grid_mapping": "crs", "cell_methods": cell_methods}
     dataset["crs"] = ((), np.int32(0), GRID.cf_grid_mapping())
     dataset.to_zarr(tmp_path / "m.zarr", zarr_format=2)
     archive = open_archive(tmp_path / "m.zarr")
     np.testing.assert_allclose(archive.rain_rate(0, 3), rain, rtol=1e-6)
     assert archive.interval_minutes == interval and archive.grid.matches(GRID)
+
+
+@pytest.mark.parametrize("has_bounds", [True, False])
+def test_amounts_are_over_their_declared_interval_or_refused(tmp_path: Path, has_bounds: bool) -> None:
+    """Hourly sums every five minutes: the step says nothing of the interval."""
+    times = (START + np.arange(3) * STEP).astype("datetime64[ns]")
+    text = {"standard_name": "precipitation_amount", "units": "kg m-2", "grid_mapping": "crs"}
+    dataset = xr.Dataset(
+        {"pr": (("time", "y", "x"), fields(3), text), "crs": ((), np.int32(0), GRID.cf_grid_mapping())},
+        coords={"time": ("time", times), "y": GRID.y, "x": GRID.x},
+        attrs=ATTRIBUTES,
+    )
+    if has_bounds:
+        dataset["time"].attrs["bounds"] = "time_bnds"
+        dataset["time_bnds"] = (("time", "nv"), np.stack([times - np.timedelta64(3600, "s"), times], axis=1))
+    dataset.to_zarr(tmp_path / "m.zarr", zarr_format=2)
+    if has_bounds:
+        archive = open_archive(tmp_path / "m.zarr")
+        assert archive.interval_minutes == 60
+        np.testing.assert_allclose(archive.rain_rate(0, 3), fields(3), rtol=1e-6)
+        return
+    with pytest.raises(DataError, match="does not say over what interval") as caught:
+        open_archive(tmp_path / "m.zarr")
+    assert "--accumulation-minutes" in str(caught.value.hint)
 
 
 def test_reflectivity_alone_must_be_converted_by_an_ingest(tmp_path: Path) -> None:

@@ -97,3 +97,21 @@ def test_inspect_names_what_is_not_there(tmp_path: Path) -> None:
     assert isinstance(inspect(tmp_path / "none").exception, DataError)
     (tmp_path / "empty").mkdir()
     assert "not a rain archive" in str(inspect(tmp_path / "empty").exception)
+
+
+@pytest.mark.parametrize("change", ["other files", "other options", "overwrite"])
+def test_an_mlcast_data_set_holds_nothing_that_a_stopped_run_left_of_others(tmp_path: Path, change: str) -> None:
+    write_series(tmp_path / "old", [0, 1])
+    write_series(tmp_path / "new", [5, 6])
+    sources = tmp_path / "old" if change == "other options" else tmp_path / "new"
+    left = tmp_path / ".m.zarr.ingest"
+    assert ingest(tmp_path / "old", "-o", tmp_path / "left.zarr", "--profile", "mlcast").exit_code == 0
+    assert ingest(tmp_path / "old", "-o", left).exit_code == 0
+    more = {"other files": [], "other options": ["--rate-cap", "5"], "overwrite": ["--overwrite"]}[change]
+    result = ingest(sources, "-o", tmp_path / "m.zarr", "--profile", "mlcast", *more)
+    assert result.exit_code == 0, result.exception
+    archive = open_archive(tmp_path / "m.zarr")
+    assert archive.times[0] == at(0 if change == "other options" else 5) and archive.present.sum() == 2
+    if change == "other options":
+        assert archive.series("maximum_rate").max() == 5
+    assert "command_options" not in archive.attrs and not left.exists()
