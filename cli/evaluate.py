@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +18,43 @@ from cli.options import TIME, echo_json, json_option, output_option, overwrite_o
 EXIT_PARTIAL = 5
 EXIT_GATE = 10
 SCHEDULER_TIMEOUT = "20s"
-GATE = re.compile(r"^(?P<metric>[a-z0-9_]+)@(?P<threshold>[0-9.]+)mm(?::(?P<lead>[0-9.]+)min)?=(?P<least>-?[0-9.]+)$")
+GATE = re.compile(r"^(?P<metric>[a-z0-9_]+)@(?P<threshold>[0-9.]+)mm(?::(?P<lead>[0-9.]+)min)?=(?P<bound>-?[0-9.]+)$")
+# Scores of which less is better, or of which too much is a fault.
+WORSE_ABOVE = ("far", "pofd", "frequency_bias")
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The least value that a score of every forecast must reach; without a lead, all leads are pooled."""
+    """A bound that a score of every forecast must keep; without a lead, all leads are pooled.
+
+    Attributes:
+        text: As it was written.
+        bound: The least value, or the greatest of an `upper` gate.
+    """
 
     text: str
     metric: str
     threshold: float
     lead_minutes: float | None
-    least: float
+    bound: float
+    upper: bool = False
+
+    @property
+    def option(self) -> str:
+        return "--fail-above" if self.upper else "--fail-below"
+
+    def holds(self, value: float) -> bool:
+        """False for an undefined score."""
+        return value <= self.bound if self.upper else value >= self.bound
 
 
 class GateType(click.ParamType):
     """A gate such as csi@1mm:60min=0.3."""
 
-    name = "score@threshold:lead=least"
+    name = "score@threshold:lead=bound"
+
+    def __init__(self, *, upper: bool = False) -> None:
+        self.upper = upper
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, Gate):
@@ -42,10 +62,16 @@ class GateType(click.ParamType):
         match = GATE.match(str(value))
         if match is None:
             self.fail(f"'{value}' is no gate; write csi@1mm:60min=0.3, or csi@1mm=0.3 for all leads", param, ctx)
-        lead = match["lead"]
-        return Gate(
-            match[0], match["metric"], float(match["threshold"]), float(lead) if lead else None, float(match["least"])
-        )
+        try:
+            threshold, bound = float(match["threshold"]), float(match["bound"])
+            lead = None if match["lead"] is None else float(match["lead"])
+        except ValueError:
+            self.fail(f"'{value}' holds a number that is none; write csi@1mm:60min=0.3", param, ctx)
+        if (match["metric"] in WORSE_ABOVE) != self.upper:
+            other = "--fail-below" if self.upper else "--fail-above"
+            good = "better" if self.upper else "no better"
+            self.fail(f"'{value}': a greater {match['metric']} is {good}; write {other} {value}", param, ctx)
+        return Gate(match[0], match["metric"], threshold, lead, bound, self.upper)
 
 
 class NamesType(click.ParamType):
@@ -83,6 +109,13 @@ class NamesType(click.ParamType):
 @click.option("--label", help="Name of the archive in the results; its file name unless given.")
 @click.option("--compat", help="Also score as hko7, sevir, earthformer, diffcast or pysteps does (see CONVENTIONS.md).")
 @click.option("--fail-below", "gates", type=GateType(), multiple=True, help="Exit code 10 below, csi@1mm:60min=0.3.")
+@click.option(
+    "--fail-above",
+    "upper_gates",
+    type=GateType(upper=True),
+    multiple=True,
+    help="The same for far, pofd and frequency_bias: far@1mm=0.5.",
+)
 @click.option("--met", type=click.Path(path_type=Path), help="Also write the counts as MET CTC lines to this file.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of this machine.")
 @click.option("--scheduler", help="Address of a Dask cluster (tcp://...) that scores the cases.")
@@ -100,6 +133,7 @@ def command(
     label: str | None,
     compat: str | None,
     gates: tuple[Gate, ...],
+    upper_gates: tuple[Gate, ...],
     met: Path | None,
     workers: int,
     scheduler: str | None,
@@ -115,7 +149,8 @@ def command(
     from nowcast.verification.counts import AT_OR_ABOVE
     from nowcast.verification.evaluate import evaluate
 
-    _check_gates(gates, thresholds)
+    gates = (*gates, *upper_gates)
+    _check_gates(gates, thresholds, forecasts)
     comparison = AT_OR_ABOVE if compat is None else convention(compat).comparison
     _require_free_outputs(output, met, overwrite=overwrite, forecasts=forecasts, archive=archive)
     with _executor(workers, scheduler) as executor:
@@ -182,7 +217,7 @@ def score_table(evaluation: Any) -> list[str]:
             observed = f"{together.observed[m, t]}"
             lines.append(f"{threshold:>6g} {observed:>10} {model:<{width}} {numbers}          {ahead}")
     if any("-" in line.split() for line in lines[2:]):
-        lines.append("- is undefined (0/0): nothing observed, nothing forecast, or both")
+        lines.append("- is undefined (0/0): no valid pixel, or nothing observed, nothing forecast, or both")
     return lines
 
 
@@ -215,7 +250,9 @@ def _baseline(name: str) -> Any:
 
     found = baseline(name)
     if found is None:
-        raise ConfigError(f"no baseline '{name}'; there are {', '.join(BASELINES)}")
+        near = difflib.get_close_matches(name, BASELINES, 1)
+        hint = f"did you mean {near[0]}?" if near else "--baseline none for no baseline"
+        raise ConfigError(f"no baseline '{name}'; there are {', '.join(BASELINES)}", hint)
     return found
 
 
@@ -228,21 +265,37 @@ def _windows(text: str) -> tuple[int, ...]:
         raise ConfigError(f"--scale {text} is not a list of odd numbers of pixels such as 1,5,11") from error
 
 
-def _check_gates(gates: Iterable[Gate], thresholds: tuple[float, ...]) -> None:
+def _check_gates(gates: Sequence[Gate], thresholds: tuple[float, ...], forecasts: tuple[str, ...]) -> None:
+    """Refuse gates that the run could not answer, before the run."""
     from nowcast.errors import ConfigError
     from nowcast.verification.scores import SCORES
 
     for gate in gates:
         if gate.metric not in SCORES:
-            raise ConfigError(f"--fail-below {gate.text}: no score '{gate.metric}'; there are {', '.join(SCORES)}")
+            raise ConfigError(f"{gate.option} {gate.text}: no score '{gate.metric}'; there are {', '.join(SCORES)}")
         if gate.threshold not in thresholds:
             shown = ", ".join(f"{value:g}" for value in thresholds)
-            raise ConfigError(f"--fail-below {gate.text}: {gate.threshold:g} mm/h is not among the thresholds {shown}")
+            raise ConfigError(f"{gate.option} {gate.text}: {gate.threshold:g} mm/h is not among the thresholds {shown}")
+    if any(gate.lead_minutes is not None for gate in gates):
+        from nowcast.verification.forecast_files import find_forecast_files, open_forecast_file
+
+        paths = [entry if isinstance(entry, str) else entry[1] for entry in map(_named, forecasts)]
+        files = [open_forecast_file(find_forecast_files(path)[0]) for path in paths]
+        shared = set.intersection(*({lead.item().total_seconds() / 60 for lead in file.lead_times} for file in files))
+        for gate in gates:
+            _require_lead(gate, sorted(minutes for minutes in shared if minutes > 0))
+
+
+def _require_lead(gate: Gate, minutes: list[float]) -> None:
+    from nowcast.errors import ConfigError
+
+    if gate.lead_minutes is not None and gate.lead_minutes not in minutes:
+        shown = ", ".join(f"{value:g}" for value in minutes)
+        raise ConfigError(f"{gate.option} {gate.text}: no lead time of {gate.lead_minutes:g} min, there are {shown}")
 
 
 def _failures(gate: Gate, evaluation: Any) -> Iterator[str]:
-    """What the forecasts (not the baselines) did not reach; an undefined score is not reached."""
-    from nowcast.errors import ConfigError
+    """What the forecasts (not the baselines) did not keep to; an undefined score does not."""
     from nowcast.verification.scores import SCORES, pool
 
     counts = evaluation.counts
@@ -251,12 +304,10 @@ def _failures(gate: Gate, evaluation: Any) -> Iterator[str]:
         values = SCORES[gate.metric](pool(counts, ("case", "lead_time")))[:, threshold]
     else:
         minutes = counts.lead_minutes.tolist()
-        if gate.lead_minutes not in minutes:
-            shown = ", ".join(f"{value:g}" for value in minutes)
-            raise ConfigError(f"--fail-below {gate.text}: no lead time of {gate.lead_minutes:g} min, there are {shown}")
+        _require_lead(gate, minutes)
         values = SCORES[gate.metric](pool(counts, ("case",)))[:, minutes.index(gate.lead_minutes), threshold]
     for model, value in zip(counts.models, values.tolist(), strict=True):
-        if evaluation.provenance["models"][model]["kind"] == "forecast" and not value >= gate.least:
+        if evaluation.provenance["models"][model]["kind"] == "forecast" and not gate.holds(value):
             yield f"{gate.text}: {model} has {_number(value)}"
 
 
@@ -318,7 +369,7 @@ def _summary(evaluation: Any, output: Path, compat: list[dict[str, Any]], failed
         "left_out": evaluation.left_out(),
         "synthetic": evaluation.is_synthetic,
         "scores": [
-            {key: value for key, value in row.items() if value != "" or key == "value"}
+            {key: None if value == "" else value for key, value in row.items() if value != "" or key == "value"}
             for row in score_rows(evaluation)
             if row["aggregation"] == "pooled" and row["metric"] in ("csi", "pod", "far", "frequency_bias")
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -96,8 +97,8 @@ def output_option(help_text: str, *, required: bool = True, default: str | None 
 
 
 def echo_json(values: Any) -> None:
-    """Print one JSON object; NaN becomes null."""
-    click.echo(json.dumps(_plain(values), indent=2))
+    """Print one JSON object; NaN and infinities, which JSON has no word for, become null."""
+    click.echo(json.dumps(_plain(values), indent=2, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:
@@ -105,7 +106,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -168,6 +168,13 @@ class Grid:
             return "longitude and latitude" if self.is_geographic else "an unnamed projection"
         return str(operation.method_name).split(" (")[0].lower()
 
+    def describe_place(self) -> str:
+        """`describe` with what tells two grids of one shape apart: the projection's method and the outer corner."""
+        dy, dx = self.spacing
+        operation = self.crs.coordinate_operation
+        method = "longitude and latitude" if operation is None else operation.method_name
+        return f"{self.describe()} ({method}), corner at ({self.x[0] - dx / 2:.9g}, {self.y[0] + dy / 2:.9g})"
+
 
 # One file after the other names the same system, and parsing it costs as much as decoding a small frame.
 @lru_cache(maxsize=64)

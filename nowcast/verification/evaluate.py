@@ -171,8 +171,8 @@ def _rules(
 def _require_fit(name: str, file: ForecastFile, source: RadarArchive) -> None:
     if not file.grid.matches(source.grid):
         raise DataError(
-            f"{name} ({file.path}) lies on another grid than {source.path}: {file.grid.describe()}, "
-            f"archive {source.grid.describe()}",
+            f"{name} ({file.path}) lies on another grid than {source.path}: {file.grid.describe_place()}, "
+            f"archive {source.grid.describe_place()}",
             "evaluate against an archive of the forecast's grid",
         )
     lengths = (file.interval_minutes, source.interval_minutes)
@@ -206,6 +206,10 @@ def _plan(
             files = tuple((name, held[time]) for name, held in by_time.items())
             case = Case(label, time)
             jobs.append(_Job(case, source.path, files, tuple(baselines), lead_times, rules, comparison))
+            blind = [lead.item() for lead in lead_times if (time + lead).item() not in present]
+            if blind:
+                names = [f"{case} + {lead.total_seconds() / 60:g} min" for lead in blind]
+                left_out.setdefault("fields without an observed frame", []).extend(names)
         else:
             left_out.setdefault(reason, []).append(str(Case(label, time)))
     if not jobs:

@@ -189,21 +189,25 @@ def _merge_provenance(parts: Sequence[Mapping[str, Any]], names: Sequence[str]) 
     models: dict[str, dict[str, Any]] = {}
     left_out: dict[str, set[str]] = {}
     versions: dict[str, set[str]] = {}
+    # The part that a source or model was first found in: the other side of a difference.
+    origin: dict[tuple[str, str], str] = {}
     for part, name in zip(parts, names, strict=True):
         for label, source in part["sources"].items():
+            first = origin.setdefault(("source", label), name)
             if sources.setdefault(label, source) != source:
                 raise DataError(
-                    f"two archives are labelled {label}: {sources[label]['fingerprint'][:12]} in {names[0]} and "
+                    f"two archives are labelled {label}: {sources[label]['fingerprint'][:12]} in {first} and "
                     f"{source['fingerprint'][:12]} in {name}",
                     "evaluate one of them with another --label",
                 )
         for model, entry in part["models"].items():
+            first = origin.setdefault(("model", model), name)
             known = models.setdefault(model, {**entry, "files": {}})
             differs = {key for key in entry if key != "files" and entry[key] != known.get(key)}
             if differs:
                 key = min(differs)
                 raise DataError(
-                    f"two models are named {model}: {key} is {known.get(key)!r} in {names[0]} and {entry[key]!r} "
+                    f"two models are named {model}: {key} is {known.get(key)!r} in {first} and {entry[key]!r} "
                     f"in {name}",
                     "name them apart: nowcast evaluate NAME=PATH",
                 )

@@ -397,8 +397,8 @@ def _require_like(first: ForecastFile, file: ForecastFile, model: str) -> None:
         )
     if not first.grid.matches(file.grid):
         raise DataError(
-            f"forecasts of {model} lie on different grids: {first.grid.describe()} in {first.path}, "
-            f"{file.grid.describe()} in {file.path}"
+            f"forecasts of {model} lie on different grids: {first.grid.describe_place()} in {first.path}, "
+            f"{file.grid.describe_place()} in {file.path}"
         )
 
     for what, ours, theirs in (

@@ -449,7 +449,8 @@ def test_a_gap_in_the_archive_is_masked_not_dry(tmp_path: Path) -> None:
     forecast(1).save(tmp_path / "net.nc")
     found = evaluate([tmp_path / "net.nc"], tmp_path / "gap.zarr", thresholds=LEVELS)
     assert (found.counts.valid[0] > 0).tolist() == [True, False, True]
-    assert not found.is_partial and found.counts.masked_share()[1] == 1.0
+    assert found.left_out() == {"fields without an observed frame": ["gap 2016-07-11T21:05Z + 10 min"]}
+    assert found.is_partial and found.counts.masked_share()[1] == 1.0
 
 
 def far_archive(path: Path, **changes: Any) -> Path:
@@ -461,10 +462,14 @@ def test_data_that_do_not_belong_together_are_refused_with_both_sides(tmp_path: 
     net = place / "net"
     shifted = Grid.from_corner(4_000_500.0, 3_000_000.0, 1000.0, 1000.0, GRID.shape, "EPSG:3035")
     coarse = Grid.from_corner(4_000_000.0, 3_000_000.0, 2000.0, 2000.0, GRID.shape, "EPSG:3035")
-    refusals = [
+    refusals: list[tuple[dict[str, Any], str]] = [
         ({"grid": shifted}, r"net \(.*net_2.nc\) lies on another grid than .*0.zarr: 20x26 pixels of 1x1 km"),
+        (
+            {"grid": shifted},
+            r"\(Lambert Azimuthal Equal Area\), corner at \(4000000, 3000000\), archive .* \(4000500, 3000000",
+        ),
         ({"grid": coarse}, "archive 20x26 pixels of 2x2 km"),
-        ({"interval_minutes": 10.0}, "holds means over 5 min, .*2.zarr means over 10 min"),
+        ({"interval_minutes": 10.0}, "holds means over 5 min, .*3.zarr means over 10 min"),
         ({"step": np.timedelta64(1200, "s")}, r"lead times of net \(5 to 15 min\) are no steps of .* every 20 min"),
         ({"first_time": START + np.timedelta64(1, "D")}, "issued from 2016-07-11T21:10:00.*reaches from 2016-07-12"),
     ]
@@ -595,6 +600,9 @@ def test_evaluations_that_contradict_each_other_do_not_merge(tmp_path: Path, pla
     base = evaluate([place / "net"], place / "mch.zarr", thresholds=LEVELS)
     with pytest.raises(DataError, match="two archives are labelled mch: .* in one and .* in two"):
         merge_evaluations([base, part], ["one", "two"])
+    alone = replace(base, provenance={**base.provenance, "sources": {}})
+    with pytest.raises(DataError, match="two archives are labelled mch: .* in two and .* in three"):
+        merge_evaluations([alone, replace(base, counts=part.counts), part], ["one", "two", "three"])
     renamed = evaluate([tmp_path / "net"], other, thresholds=LEVELS, label="mch_b")
     merged = merge_evaluations([base, renamed])
     assert set(merged.counts.sources) == {"mch", "mch_b"} and set(merged.provenance["sources"]) == {"mch", "mch_b"}

@@ -73,7 +73,7 @@ def test_json_is_one_object_on_standard_output(place: Path, tmp_path: Path, caps
 
 
 @pytest.mark.parametrize(
-    ("gate", "code"), [("csi@1mm:5min=0.3", 0), ("csi@1mm=0.3", 0), ("csi@1mm:5min=0.9", 10), ("far@1mm=0.1", 10)]
+    ("gate", "code"), [("csi@1mm:5min=0.3", 0), ("csi@1mm=0.3", 0), ("csi@1mm:5min=0.9", 10), ("pod@1mm=0.9", 10)]
 )
 def test_a_gate_fails_with_its_own_exit_code(
     gate: str, code: int, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -84,6 +84,57 @@ def test_a_gate_fails_with_its_own_exit_code(
     assert "persistence has" not in err
 
 
+@pytest.mark.parametrize(("gate", "code"), [("far@1mm=0.1", 0), ("frequency_bias@1mm=0.4", 10), ("pofd@1mm:5min=0", 0)])
+def test_scores_of_which_less_is_better_have_a_gate_above(
+    gate: str, code: int, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, _, err = run(capsys, *arguments(place, tmp_path / "skill", "--fail-above", gate))
+    assert found == code and (f"Gate failed: {gate}: net has" in err) == (code == 10)
+
+
+def test_a_gate_for_a_lead_that_is_not_there_is_refused_before_the_run(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, *arguments(place, tmp_path / "skill", "--fail-below", "csi@1mm:60min=0.3"))
+    assert code == 2 and "no lead time of 60 min, there are 5, 10, 15" in err
+    assert not (tmp_path / "skill").exists() and "evaluate:" not in err
+
+
+def test_json_has_null_for_what_is_undefined_or_infinite(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(word: str) -> float:
+        raise AssertionError(f"{word} is no JSON")
+
+    code, out, _ = run(capsys, *arguments(place, tmp_path / "skill", "--json", "--threshold", "1,900"))
+    rows = json.loads(out, parse_constant=refuse)["scores"]
+    undefined = [row for row in rows if row["threshold"] == 900]
+    assert code == 0 and undefined and all(row["value"] is None for row in undefined)
+    # Rain where none was observed: an infinite frequency bias.
+    wet = np.full((1, 1, 3, *GRID.shape), 1000.0, dtype=np.float32)
+    Forecast(wet, START + np.array([2]) * STEP, np.arange(1, 4) * STEP, GRID, "wet").save(tmp_path / "wet.nc")
+    code, out, _ = run(
+        capsys, "evaluate", tmp_path / "wet.nc", "--against", place / "mch.zarr", "-o", tmp_path / "wet",
+        "--threshold", "1,900", "--scale", "none", "--json",
+    )  # fmt: skip
+    assert code == 0
+    json.loads(out, parse_constant=refuse)
+
+
+def test_fields_without_an_observed_frame_are_left_out_by_name(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dry = np.zeros((1, 1, 3, *GRID.shape), dtype=np.float32)
+    made = Forecast(dry, START + np.array([9]) * STEP, np.arange(1, 4) * STEP, GRID, "net")
+    made.save(tmp_path / "late.nc")
+    code, out, err = run(
+        capsys, "evaluate", tmp_path / "late.nc", "--against", place / "mch.zarr", "-o", tmp_path / "skill",
+        "--scale", "none",
+    )  # fmt: skip
+    assert code == 5 and "Left out, fields without an observed frame: 1 (mch 2016-07-11T21:45Z + 15 min)" in err
+    assert "- is undefined (0/0): no valid pixel, or nothing observed" in out
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -92,7 +143,11 @@ def test_a_gate_fails_with_its_own_exit_code(
         (("--fail-below", "csi@7mm=0.3"), "7 mm/h is not among the thresholds 0.1, 1"),
         (("--fail-below", "csi@1mm:60min=0.3"), "no lead time of 60 min, there are 5, 10, 15"),
         (("--compat", "hko"), "no convention 'hko'"),
+        (("--fail-below", "far@1mm=0.3"), "a greater far is no better; write --fail-above far@1mm=0.3"),
+        (("--fail-above", "csi@1mm=0.3"), "a greater csi is better; write --fail-below csi@1mm=0.3"),
+        (("--fail-below", "csi@1mm=0.3.1"), "holds a number that is none"),
         (("--baseline", "magic"), "no baseline 'magic'"),
+        (("--baseline", "persistance"), "did you mean persistence?"),
         (("--scale", "4"), "odd numbers of pixels, got 4"),
         (("--threshold", "5,1"), "thresholds must ascend"),
         (("--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler answers"),
