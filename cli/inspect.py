@@ -72,12 +72,41 @@ def _kind(path: Path) -> str:
     ):
         return "model"
     if path.is_file():
-        return "forecast"
+        return _kind_of_file(path)
+    if (path / "evaluation.json").is_file():
+        raise DataError(f"{path} is an evaluation", f"look at it with: nowcast report {path}")
     if (path / "zarr.json").is_file() and '"forecast_reference_time' in (path / "zarr.json").read_text():
         return "forecast"
     if (path / "forecast_reference_time").exists():
         return "forecast"
+    if not any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
+        files = sorted(path.glob("*.nc"))
+        if files and _kind_of_file(files[0]) == "forecast":
+            raise DataError(f"{path} is a folder of {len(files)} netCDF files", f"name one of them, such as {files[0]}")
     return "archive"
+
+
+def _kind_of_file(path: Path) -> str:
+    """forecast: the only single file that is of ours.
+
+    Raises:
+        DataError: It is a radar file, or foreign.
+    """
+    from data_prep.readers.registry import detect_format
+    from nowcast.errors import DataError
+
+    try:
+        found = detect_format(path)
+    except DataError as error:
+        raise DataError(
+            f"{error.message}; inspect takes an archive, a model or run, or a forecast file", error.hint
+        ) from error
+    if found != "cf_netcdf":
+        raise DataError(
+            f"{path} is a radar file of the format {found}, and no forecast",
+            f"bring it into an archive first: nowcast ingest {path} -o archive.zarr",
+        )
+    return "forecast"
 
 
 def _archive(path: Path, window: int, picture: Path | None) -> dict[str, Any]:

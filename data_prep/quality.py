@@ -25,6 +25,8 @@ OFF = "off"
 DEFAULT_CAP_MM_H = 300.0
 # Pixels that are wet more often than this are taken for clutter by `find_static_clutter`.
 CLUTTER_SHARE = 0.9
+# Over less than this, rain that stays looks like clutter.
+CLUTTER_DAYS, CLUTTER_FRAMES = 7, 200
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,18 @@ def find_static_clutter(archive: RadarArchive, *, wet_share: float = CLUTTER_SHA
 
     Ground echoes stand still while rain passes, so this needs an archive of weeks; over a few hours of rain it would
     take the rain for clutter.
+
+    Raises:
+        DataError: The archive has frames on fewer than 7 days, or fewer than 200 frames.
     """
+    times = archive.times[archive.present]
+    days = np.unique(times.astype("datetime64[D]")).size
+    if days < CLUTTER_DAYS or times.size < CLUTTER_FRAMES:
+        raise DataError(
+            f"{archive.path} has {times.size} frames on {days} day{'s' if days != 1 else ''}, too few to tell clutter "
+            f"from rain: wanted {CLUTTER_FRAMES} frames on {CLUTTER_DAYS} days or more",
+            "find the clutter of the same radar in a longer archive, with dry days in it",
+        )
     wet, valid = (np.zeros(archive.grid.shape, dtype=np.int32) for _ in range(2))
     for index in np.flatnonzero(archive.present):
         field = archive.rain_rate(int(index), int(index) + 1)[0]

@@ -257,6 +257,8 @@ def open_archive(path: str | Path) -> RadarArchive:
     try:
         group = zarr.open_group(path, mode="r")
         attrs = dict(group.attrs)
+    except zarr.errors.GroupNotFoundError as error:
+        raise _not_an_archive(path, "it holds no Zarr group") from error
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise _not_an_archive(path, f"{type(error).__name__}: {error}") from error
     try:
@@ -316,5 +318,5 @@ def _array(group: zarr.Group, name: str) -> zarr.Array:
 def _not_an_archive(path: Path, finding: str) -> DataError:
     return DataError(
         f"{path} is not a rain archive of this program ({finding})",
-        f"bring it into one with: nowcast ingest {path} -o archive.zarr",
+        f"if it holds radar files, bring them into one: nowcast ingest {path} -o archive.zarr",
     )

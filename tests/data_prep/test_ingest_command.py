@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -13,6 +14,7 @@ from cli.inspect import command as inspect_command
 from nowcast.data.archive import open_archive
 from nowcast.errors import ConfigError, DataError
 from tests.data_prep.radar_files import at, field, write_frames, write_series
+from tests.data_prep.readers.reader_files import write_odim
 
 
 def ingest(*arguments: object) -> Result:
@@ -115,3 +117,33 @@ def test_an_mlcast_data_set_holds_nothing_that_a_stopped_run_left_of_others(tmp_
     if change == "other options":
         assert archive.series("maximum_rate").max() == 5
     assert "command_options" not in archive.attrs and not left.exists()
+
+
+def test_inspect_says_what_else_it_is_and_where_to_turn(tmp_path: Path) -> None:
+    (tmp_path / "skill").mkdir()
+    (tmp_path / "skill" / "evaluation.json").write_text("{}")
+    result = inspect(tmp_path / "skill")
+    assert isinstance(result.exception, DataError) and "nowcast report" in str(result.exception)
+    for name in ("a.nc", "b.nc"):
+        write_frames(tmp_path / "forecasts" / name, [at(0)], [field(0)])
+    assert "folder of 2 netCDF files (name one of them, such as" in str(inspect(tmp_path / "forecasts").exception)
+    (tmp_path / "notes.txt").write_text("these are the May files")
+    assert "no known format" in str(inspect(tmp_path / "notes.txt").exception)
+    write_odim(tmp_path / "radar.h5", np.ones((3, 4)))
+    assert "a radar file of the format odim_h5" in str(inspect(tmp_path / "radar.h5").exception)
+    (tmp_path / "empty").mkdir()
+    assert "it holds no Zarr group" in str(inspect(tmp_path / "empty").exception)
+
+
+def test_a_z_relation_of_zero_is_named(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0])
+    result = ingest(tmp_path / "in", "-o", tmp_path / "a.zarr", "--z-relation", "0,1")
+    assert isinstance(result.exception, ConfigError) and "--z-relation 0,1: both numbers" in str(result.exception)
+
+
+def test_a_named_quality_step_is_the_one_that_is_compared(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    assert ingest(tmp_path / "in", "-o", tmp_path / "a.zarr", "--rain-threshold", "0.1").exit_code == 0
+    assert ingest(tmp_path / "in", "-o", tmp_path / "a.zarr", "--rain-threshold", "0.1").exit_code == 0
+    result = ingest(tmp_path / "in", "-o", tmp_path / "a.zarr", "--rate-cap", "60")
+    assert "rate_cap_mmh = 300.0, now it would be 60.0" in str(result.exception)

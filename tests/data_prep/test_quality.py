@@ -79,14 +79,22 @@ def test_clutter_becomes_missing_from_npy_and_png(tmp_path: Path) -> None:
 
 
 def test_static_clutter_is_found_where_it_always_rains(tmp_path: Path) -> None:
-    rain = np.zeros((20, 4, 5), dtype=np.float32)
+    rain = np.zeros((240, 4, 5), dtype=np.float32)
     rain[:, 1, 1] = 3.0
-    rain[:10, 2, 2] = 3.0
+    rain[:120, 2, 2] = 3.0
     rain[:, 3, 3] = np.nan
     grid = Grid.from_corner(0.0, 0.0, 1000.0, 1000.0, (4, 5), "EPSG:3035")
-    start, step = np.datetime64("2024-01-01", "s"), np.timedelta64(300, "s")
+    start, step = np.datetime64("2024-01-01", "s"), np.timedelta64(3600, "s")
     archive = open_archive(write_archive(tmp_path / "a.zarr", rain, first_time=start, step=step, grid=grid))
     assert np.argwhere(find_static_clutter(archive)).tolist() == [[1, 1]]
+
+
+def test_a_short_archive_does_not_tell_clutter_from_rain(tmp_path: Path) -> None:
+    grid = Grid.from_corner(0.0, 0.0, 1000.0, 1000.0, (4, 5), "EPSG:3035")
+    start, step, rain = np.datetime64("2024-01-01", "s"), np.timedelta64(300, "s"), np.full((15, 4, 5), 3.0)
+    archive = open_archive(write_archive(tmp_path / "a.zarr", rain, first_time=start, step=step, grid=grid))
+    with pytest.raises(DataError, match="15 frames on 1 day, too few.*wanted 200 frames on 7 days or more"):
+        find_static_clutter(archive)
 
 
 def test_options_survive_an_archives_attributes_and_a_changed_mask_is_noticed(tmp_path: Path) -> None:
