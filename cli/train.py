@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cli.config import set_option, source_option
-from cli.options import clear_output, output_option, overwrite_option
-from cli.processes import is_first_process, sbatch_script, write_environment
+from cli.options import output_option, overwrite_option
+from cli.processes import has_checkpoint, is_first_process, sbatch_script, write_environment
+from cli.run_log import run_log, saying_how_to_go_on
+
+log = logging.getLogger(__name__)
 
 ORIGIN = "training.json"
 
@@ -59,8 +64,11 @@ def command(
     A run stopped by Ctrl-C or a kill continues with --resume RUN; archives and configuration are remembered there.
     """
     from nowcast.config import config_from_dict, load_config
+    from nowcast.data.outputs import replacing, require_free
     from nowcast.errors import ConfigError
+    from nowcast.training.dataset import default_cache
 
+    remembered: dict[str, Any] = {}
     processes = {name: value for name, value in (("devices", devices), ("nodes", nodes)) if value is not None}
     if resume is not None:
         if archives or validation or output or source or overrides or init_from or resample or cache:
@@ -71,6 +79,7 @@ def command(
         archives = tuple(Path(path) for path in remembered["archives"])
         validation = tuple(Path(path) for path in remembered["validation"])
         cache = Path(remembered["cache"])
+        init_from = None if remembered.get("init_from") is None else Path(remembered["init_from"])
         values = remembered["config"]
         config, run = config_from_dict({**values, "training": {**values["training"], **processes}}), resume
     else:
@@ -85,25 +94,43 @@ def command(
     if print_sbatch:
         click.echo(sbatch_script(sys.argv[1:], nodes=config.training.nodes, devices=devices or 1))
         return
-    data, cache = training_data(archives, validation, config, cache)
-    samples = data.provenance
     first = is_first_process()
-    if first:
-        _say(samples, config, run)
+    if resume is None and first and not dry_run:
+        inputs = [path for path in (*archives, *validation, init_from, cache) if path is not None]
+        require_free(run, "run", overwrite=overwrite, inputs=inputs)
+    cache = cache or default_cache()
+    packs = packed_archives([*archives, *validation], cache, resample=config.data.resample, were=remembered)
+    data = training_data(packs[: len(archives)], packs[len(archives) :], config)
     if dry_run:
+        _say(data, config, run)
         click.echo(config.model_dump_json(indent=2))
         return
-    if resume is None and first:
-        clear_output(run, overwrite=overwrite)
-        start_run(run, archives, validation, cache, config, data)
-    train(data, config, run, resume=resume is not None, init_from=init_from)
+    if resume is not None or not first:
+        with run_log(run), saying_how_to_go_on(f"nowcast train --resume {run}"):
+            _say(data, config, run)
+            train(data, config, run, resume=resume is not None, init_from=init_from)
+        return
+    with replacing(run, keep=has_checkpoint):
+        start_run(run, archives, validation, cache, config, data, packs=packs, init_from=init_from)
+        # What was overwritten comes back where nothing was learned yet: then there is nothing to go on with.
+        with run_log(run), saying_how_to_go_on(None if overwrite else f"nowcast train --resume {run}"):
+            _say(data, config, run)
+            train(data, config, run, init_from=init_from)
 
 
-def _say(samples: dict[str, Any], config: Any, run: Path) -> None:
-    click.echo(
-        f"{samples['training_samples']} training and {samples['validation_samples']} validation samples, "
-        f"{config.data.input_frames} frames in, {config.data.output_frames} out, at {run}",
-        err=True,
+def _say(data: Any, config: Any, run: Path) -> None:
+    if not is_first_process():
+        return
+    samples = data.provenance
+    log.info(
+        "%d training and %d validation samples of %dx%d pixels, %d frames in, %d out, at %s",
+        samples["training_samples"],
+        samples["validation_samples"],
+        data.train.height,
+        data.train.width,
+        config.data.input_frames,
+        config.data.output_frames,
+        run,
     )
 
 
@@ -132,35 +159,62 @@ def train(data: Any, config: Any, run: Path, *, resume: bool = False, init_from:
     return result
 
 
-def training_data(
-    archives: tuple[Path, ...], validation: tuple[Path, ...], config: Any, cache: Path | None
-) -> tuple[Any, Path]:
+def packed_archives(
+    paths: Sequence[Path], cache: Path, *, resample: bool, were: Mapping[str, Any] | None = None
+) -> list[Any]:
+    """The packed copy of every archive; with `resample` at the pixel size of the first.
+
+    `were` is what a run remembers of them: a copy serves where its archive is gone, and an archive that has changed
+    since is refused.
+    """
+    known = (were or {}).get("packed") or [None] * len(paths)
+    packs: list[Any] = []
+    for path, was in zip(paths, known, strict=True):
+        packs.append(_packed(path, cache, packs[0].grid.pixel_size_km if resample and packs else None, was))
+    return packs
+
+
+def _packed(path: Path, cache: Path, pixel_size_km: tuple[float, float] | None, was: Mapping[str, str] | None) -> Any:
     from nowcast.data.archive import open_archive
+    from nowcast.errors import MismatchError
+    from nowcast.training.dataset import DESCRIPTION, open_packed, pack_archive
+
+    if was is not None and not path.exists() and (Path(was["folder"]) / DESCRIPTION).is_file():
+        pack = open_packed(Path(was["folder"]))
+    elif (path / DESCRIPTION).is_file():
+        pack = open_packed(path)
+    else:
+        pack = pack_archive(open_archive(path), cache, pixel_size_km=pixel_size_km)
+    if was is not None and pack.fingerprint != was["fingerprint"]:
+        raise MismatchError(
+            f"{path} is not the archive that this run was trained on: its fingerprint is {pack.fingerprint[:12]}, "
+            f"the run remembers {was['fingerprint'][:12]}",
+            "bring the archive back as it was, or train anew on this one, perhaps with --init-from",
+        )
+    return pack
+
+
+def training_data(archives: Sequence[Any], validation: Sequence[Any], config: Any) -> Any:
+    """Windows of packed archives, as the configuration wants them."""
     from nowcast.data.normalize import Normalizer
-    from nowcast.training.dataset import DESCRIPTION, default_cache, open_packed, pack_archive, rain_training_data
+    from nowcast.training.dataset import rain_training_data
 
-    cache = cache or default_cache()
-
-    def packed(path: Path, pixel_size_km: tuple[float, float] | None) -> Any:
-        if (path / DESCRIPTION).is_file():
-            return open_packed(path)
-        return pack_archive(open_archive(path), cache, pixel_size_km=pixel_size_km)
-
-    first = packed(archives[0], None)
-    size = first.grid.pixel_size_km if config.data.resample else None
     normalizer = Normalizer(config.normalizer.kind, config.normalizer.minimum_mm_h, config.normalizer.maximum_mm_h)
-    data = rain_training_data(
-        [first, *(packed(path, size) for path in archives[1:])],
-        config.data,
-        normalizer,
-        validation_archives=[packed(path, size) for path in validation],
-        seed=config.training.seed,
+    return rain_training_data(
+        archives, config.data, normalizer, validation_archives=validation, seed=config.training.seed
     )
-    return data, cache
 
 
 def start_run(
-    run: Path, archives: tuple[Path, ...], validation: tuple[Path, ...], cache: Path, config: Any, data: Any
+    run: Path,
+    archives: tuple[Path, ...],
+    validation: tuple[Path, ...],
+    cache: Path,
+    config: Any,
+    data: Any,
+    *,
+    packs: Sequence[Any],
+    init_from: Path | None,
 ) -> None:
     """Make the run folder, with all that a resume and a reader need."""
     run.mkdir(parents=True, exist_ok=True)
@@ -168,6 +222,8 @@ def start_run(
         "archives": [str(path.resolve()) for path in archives],
         "validation": [str(path.resolve()) for path in validation],
         "cache": str(cache.resolve()),
+        "packed": [{"folder": str(pack.folder.resolve()), "fingerprint": pack.fingerprint} for pack in packs],
+        "init_from": None if init_from is None else str(init_from.resolve()),
         "config": config.model_dump(mode="json"),
         "command": shlex.join(["nowcast", *sys.argv[1:]]),
     }
