@@ -67,14 +67,16 @@ class Normalizer:
             return rate / np.float32(self.maximum_mm_h)
         if self.kind == "log":
             offset = np.float32(self.minimum_mm_h / 10)
-            return np.log1p(rate / offset) / np.log1p(np.float32(self.maximum_mm_h) / offset)
+            # Rounding may lead beyond 1 at the largest rate, here and below.
+            return np.minimum(np.log1p(rate / offset) / np.log1p(np.float32(self.maximum_mm_h) / offset), np.float32(1))
         if self.kind == "pixel":
             return np.clip((HKO7_RELATION.reflectivity(rate) + 10.0) / 70.0, 0.0, 1.0).astype(np.float32)
         with np.errstate(divide="ignore"):
             decibel = np.log10(rate / np.float32(self.minimum_mm_h)) / np.float32(self._decades)
         foot = np.float32(DB_FOOT)
         wet = foot + (1 - foot) * decibel
-        return np.where(rate < self.minimum_mm_h, foot * rate / np.float32(self.minimum_mm_h), wet)
+        value = np.where(rate < self.minimum_mm_h, foot * rate / np.float32(self.minimum_mm_h), wet)
+        return np.minimum(value, np.float32(1))
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Rain rates [mm/h], float32, of normalised values; below 0 and above 1 saturate, NaN stays NaN."""

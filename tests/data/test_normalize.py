@@ -52,6 +52,14 @@ def test_db_is_linear_in_decibels_above_its_minimum():
     np.testing.assert_allclose(values, [0.05, 0.1, 0.4, 0.7, 1.0], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["db", "log", "pixel", "linear"])
+def test_values_never_leave_their_range(kind):
+    for maximum in np.geomspace(1.0, 500.0, 400):
+        scale = Normalizer(kind, 0.1, float(maximum))
+        values = scale.transform(np.array([0.0, 0.05, 0.1, maximum, 1e6]))
+        assert values.min() >= 0.0 and values.max() <= 1.0, maximum
+
+
 def test_mean_is_that_of_valid_pixels_alone_and_travels():
     fields = [np.array([[0.0, np.nan], [50.0, 100.0]]), np.full((2, 2), np.nan)]
     fitted = Normalizer("linear", maximum_mm_h=100.0).fit(fields)
