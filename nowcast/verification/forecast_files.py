@@ -367,8 +367,8 @@ def group_by_model(
     """All files of all paths by model: the given name, else the file's own, else the path's.
 
     Raises:
-        DataError: Two files of one model for the same issue time, or of different lead times, grids, intervals or
-            numbers of members.
+        DataError: Two files of one model for the same issue time, or of different lead times, grids, intervals,
+            numbers of members or weights.
     """
     groups: dict[str, list[ForecastFile]] = {}
     for path, name in zip(paths, names or [None] * len(paths), strict=True):
@@ -404,6 +404,7 @@ def _require_like(first: ForecastFile, file: ForecastFile, model: str) -> None:
     for what, ours, theirs in (
         ("numbers of members", first.members, file.members),
         ("intervals [min]", first.interval_minutes, file.interval_minutes),
+        ("weights (bundle_sha256)", first.attributes.get("bundle_sha256"), file.attributes.get("bundle_sha256")),
     ):
         if ours != theirs:
             raise DataError(

@@ -330,6 +330,14 @@ def test_intervals_that_differ_within_a_file_or_between_files_are_refused(tmp_pa
         group_by_model([tmp_path / "a.nc", tmp_path / "c.nc"])
 
 
+def test_two_trained_models_of_one_name_are_not_scored_as_one(tmp_path: Path) -> None:
+    for issue, name in ((2, "a"), (4, "b")):
+        forecast(issue, attributes={"bundle_sha256": name * 64}).save(tmp_path / f"{name}.nc")
+    with pytest.raises(DataError, match=r"different weights \(bundle_sha256\): a+ in .*a.nc, b+ in .*b.nc"):
+        group_by_model([tmp_path / "a.nc", tmp_path / "b.nc"])
+    assert len(group_by_model([tmp_path / "a.nc", tmp_path / "b.nc"], ["one", "two"])) == 2
+
+
 def test_no_value_that_stands_for_missing_counts_as_dry(tmp_path: Path) -> None:
     field = rain(3)
     field[np.isnan(field)] = 0
