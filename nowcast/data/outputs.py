@@ -81,7 +81,8 @@ def is_output(path: Path, kind: Kind) -> bool:
     if kind == "run":
         return any((path / name).is_file() for name in ("training.json", "model/bundle.json"))
     if kind == "demo":
-        return (path / DEMO_MARK).is_file()
+        whole = is_output(path / "rain.zarr", "archive") and is_output(path / "run", "run")
+        return whole or (path / DEMO_MARK).is_file()
     if kind == "evaluation":
         return str(_json(path / "evaluation.json").get("format", "")).startswith("nowcast-evaluation")
     attributes = _json(path / "zarr.json").get("attributes", {})

@@ -68,6 +68,13 @@ def test_an_ordinary_folder_is_never_replaced_and_an_empty_one_is_free(kind: Kin
         require_free(tmp_path / "letters", kind, overwrite=True)
 
 
+def test_a_demo_is_known_by_its_archive_and_run_too(tmp_path: Path) -> None:
+    OUTPUTS["archive"](tmp_path / "demo" / "rain.zarr")
+    assert not is_output(tmp_path / "demo", "demo")
+    _run(tmp_path / "demo" / "run")
+    assert is_output(tmp_path / "demo", "demo")
+
+
 def test_what_is_read_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _run(tmp_path / "run")
     inner = _run(run / "inner")
