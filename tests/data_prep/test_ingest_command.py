@@ -44,6 +44,19 @@ def test_append_wants_an_archive_and_overwrite_excludes_it(tmp_path: Path) -> No
     assert isinstance(result.exception, ConfigError)
 
 
+def test_overwrite_takes_no_source_and_replaces_an_archive_beside_its_sources(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    archive = tmp_path / "in" / "a.zarr"
+    assert ingest(tmp_path / "in", "-o", archive).exit_code == 0
+    for profile in ("nowcast", "mlcast"):
+        for sources in ([tmp_path / "in", archive], [archive / "zarr.json", tmp_path / "in"]):
+            result = ingest(*sources, "-o", archive, "--overwrite", "--profile", profile)
+            assert isinstance(result.exception, ConfigError) and "read" in str(result.exception)
+            assert open_archive(archive).times.size == 2
+    assert ingest(tmp_path / "in", "-o", archive, "--overwrite").exit_code == 0
+    assert open_archive(archive).times.size == 2
+
+
 def test_options_reach_readers_and_quality_steps(tmp_path: Path) -> None:
     rain = field(0) * 0 + 2.0
     rain[5, 5], rain[6, 6] = 500.0, 0.01
