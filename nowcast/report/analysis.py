@@ -197,11 +197,11 @@ def analyse(evaluation: Evaluation, settings: Settings | None = None) -> Analysi
 def independent_blocks(counts: ContingencyCounts, kind: BlockKind, *, gap: np.timedelta64) -> np.ndarray:
     """(case,) block numbers: cases of one block share weather.
 
-    An episode is a run of cases with rain without a gap as long as `gap`; cases of different episodes share no frame.
-    One that lasts longer than a day is cut every 24 hours after it began: the last cases before a cut and the first
-    after it do share frames, so such blocks are only nearly independent. The report's block autocorrelation measures
-    how far they are. Days are cut at midnight UTC, with the same reservation. Cases of all archives at the same time
-    belong together. Cases without any event follow the episode before them.
+    An episode is a run of cases with rain without a gap as long as `gap`; such cases of different episodes share no
+    frame. One that lasts longer than a day is cut every 24 hours after it began: the last cases before a cut and the
+    first after it do share frames, so such blocks are only nearly independent. The report's block autocorrelation
+    measures how far they are. Days are cut at midnight UTC, with the same reservation. Cases of all archives at the
+    same time belong together. Cases without any event follow the episode before them.
     """
     times = counts.issue_times
     if kind == "day":

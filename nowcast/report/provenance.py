@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nowcast.report import tables
-from nowcast.report.analysis import SHOWN_REPLICATES, Analysis
+from nowcast.report.analysis import DAY, SHOWN_REPLICATES, Analysis
 from nowcast.report.verdict import block_words
 from nowcast.report.words import utc
 
@@ -79,9 +79,13 @@ def provenance_rows(analysis: Analysis) -> list[tuple[str, str]]:
 def _blocks(analysis: Analysis) -> str:
     number = f"{analysis.total_blocks} {block_words(analysis, analysis.total_blocks)}"
     if analysis.settings.blocks == "day":
-        return f"{number} (UTC)"
+        return f"{number} (UTC); neighbours share frames at midnight"
     gap = analysis.gap / np.timedelta64(60, "s")
-    return f"{number}: parted by {gap:g} min without a forecast of rain, cut after a day"
+    parted = f"{number}: parted by {gap:g} min without a forecast of rain"
+    held = analysis.evaluation.counts.issue_times
+    if held.max() - held.min() < DAY:
+        return parted
+    return f"{parted}; an episode of more than a day is cut every 24 hours, and its parts share frames at the cuts"
 
 
 def _z_r(attributes: dict[str, Any]) -> str:

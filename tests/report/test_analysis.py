@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from nowcast.errors import ConfigError
 from nowcast.report.analysis import HOUR, Settings, analyse, group_cases, independent_blocks
+from nowcast.report.provenance import provenance_rows
 from nowcast.report.verdict import lead_ranges, opening, remarks, verdicts
 from nowcast.verification.bootstrap import MIN_BLOCKS
 from nowcast.verification.counts import CONTINGENCY, ContingencyCounts
@@ -112,6 +116,15 @@ def test_an_episode_ends_at_a_gap_and_is_cut_after_a_day() -> None:
     midnight = small_evaluation(cases=4, hours_apart=1.0, start="2024-05-01T22:30").counts
     assert independent_blocks(midnight, "episode", gap=2 * HOUR).tolist() == [0, 0, 0, 0]
     assert independent_blocks(midnight, "day", gap=2 * HOUR).tolist() == [0, 0, 1, 1]
+
+
+def test_the_report_says_which_blocks_share_frames() -> None:
+    def said(cases: int, **settings: Any) -> str:
+        analysis = analyse(small_evaluation(cases=cases, hours_apart=1.0), replace(FAST, **settings))
+        return dict(provenance_rows(analysis))["independent blocks"]
+
+    assert "share frames at the cuts" in said(40) and "share frames" not in said(20)
+    assert "share frames at midnight" in said(40, blocks="day")
 
 
 def test_dry_cases_part_episodes_and_join_the_one_before() -> None:
