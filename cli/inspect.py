@@ -207,6 +207,8 @@ def _print_archive(values: dict[str, Any]) -> None:
         _line("state", "being written, or its last writer was stopped; the next ingest puts it in order")
     _line("source", ", ".join(text for text in values["source"].values() if text) or "not stated")
     _line("quantity", f"{quantity['stored']}, {kind}{made}{relation}")
+    if quantity["read_options"]:
+        _line("read with", ", ".join(f"{name} = {value}" for name, value in quantity["read_options"].items()))
     _line("grid", f"{rows}x{columns} pixels of {grid['pixel_km'][0]:.4g}x{grid['pixel_km'][1]:.4g} km")
     _line("projection", f"{grid['projection'] or 'in crs_wkt'} ({grid['crs']})")
     northwest, _, _, southeast = grid["corners_lon_lat"]

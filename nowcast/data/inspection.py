@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ def inspect_archive(archive: RadarArchive, *, window_length: int) -> dict[str, A
             "interval_minutes": archive.interval_minutes,
             "zr_a": attributes.get("zr_a"),
             "zr_b": attributes.get("zr_b"),
+            "read_options": json.loads(str(attributes.get("read_options", "{}"))),
         },
         "source": {key: attributes.get(key, "") for key in ("source_format", "institution", "product", "license")},
         "synthetic": archive.is_synthetic,

@@ -160,3 +160,12 @@ def test_a_named_quality_step_is_the_one_that_is_compared(tmp_path: Path) -> Non
     assert ingest(tmp_path / "in", "-o", tmp_path / "a.zarr", "--rain-threshold", "0.1").exit_code == 0
     result = ingest(tmp_path / "in", "-o", tmp_path / "a.zarr", "--rate-cap", "60")
     assert "rate_cap_mmh = 300.0, now it would be 60.0" in str(result.exception)
+
+
+def test_inspect_says_with_what_the_files_were_read(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    assert ingest(tmp_path / "in", "-o", tmp_path / "a.zarr", "--missing-value", "7.5").exit_code == 0
+    assert json.loads(inspect(tmp_path / "a.zarr", "--json").stdout)["quantity"]["read_options"] == {
+        "missing_values": [7.5]
+    }
+    assert "missing_values = [7.5]" in inspect(tmp_path / "a.zarr").stdout
