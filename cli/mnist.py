@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from cli.config import set_option, source_option
-from cli.options import clear_output, echo_json, json_option, output_option, overwrite_option
-from cli.processes import is_first_process, write_environment
+from cli.options import echo_json, json_option, output_option, overwrite_option
+from cli.processes import has_checkpoint, is_first_process, write_environment
+from cli.run_log import run_log, saying_how_to_go_on
 
 ORIGIN = "training.json"
 DEFAULT_PRESET = "moving_mnist_small"
@@ -59,6 +60,7 @@ def train(
 ) -> None:
     """Train a forecaster on Moving MNIST (preset moving_mnist_small unless -c says otherwise)."""
     from nowcast.config import config_from_dict, load_config
+    from nowcast.data.outputs import replacing, require_free
     from nowcast.errors import ConfigError
 
     if resume is not None:
@@ -67,15 +69,24 @@ def train(
         remembered = _remembered(resume)
         config, run = config_from_dict(remembered["config"]), resume
         digits = None if remembered["digits"] is None else Path(remembered["digits"])
+        init_from = None if remembered.get("init_from") is None else Path(remembered["init_from"])
     else:
         if output is None:
             raise ConfigError("no run folder given", "add -o RUN")
         config, run = load_config(source or DEFAULT_PRESET, overrides=overrides).config, output
         if is_first_process():
-            clear_output(run, overwrite=overwrite)
-            run.mkdir(parents=True, exist_ok=True)
-            _remember(run, digits, config.model_dump(mode="json"))
-    _train(config, run, digits, resume=resume is not None, init_from=init_from)
+            require_free(run, "run", overwrite=overwrite, inputs=filter(None, (digits, init_from)))
+    if resume is not None or not is_first_process():
+        with run_log(run), saying_how_to_go_on(f"nowcast mnist train --resume {run}"):
+            _train(config, run, digits, resume=resume is not None, init_from=init_from)
+        return
+    with replacing(run, keep=has_checkpoint):
+        run.mkdir(parents=True, exist_ok=True)
+        _remember(run, digits, init_from, config.model_dump(mode="json"))
+        # What was overwritten comes back where nothing was learned yet: then there is nothing to go on with.
+        goes_on = None if overwrite else f"nowcast mnist train --resume {run}"
+        with run_log(run), saying_how_to_go_on(goes_on):
+            _train(config, run, digits, resume=False, init_from=init_from)
 
 
 def _train(config: Any, run: Path, digits: Path | None, *, resume: bool, init_from: Path | None) -> None:
@@ -115,6 +126,7 @@ def _train(config: Any, run: Path, digits: Path | None, *, resume: bool, init_fr
 @click.option("--figure", type=click.Path(path_type=Path), help="Write a picture of forecasts beside their targets.")
 @click.option("--fail-above", metavar="SCORE=LIMIT,...", help="Leave with code 10 above, for example mse=24.")
 @json_option
+@overwrite_option
 def evaluate(
     model: Path,
     test: Path | None,
@@ -123,6 +135,7 @@ def evaluate(
     figure: Path | None,
     fail_above: str | None,
     as_json: bool,
+    overwrite: bool,
 ) -> None:
     """Score MODEL on a fixed test set, with the anchors on the same set beside.
 
@@ -130,17 +143,21 @@ def evaluate(
     """
     import torch
 
+    from nowcast.data.outputs import require_free
     from nowcast.models.bundle import load_bundle
     from nowcast.training.moving_mnist import FixedSequences, load_sequences
     from nowcast.training.moving_mnist_scores import anchor_scores, cross_entropy_skill, forecast_picture, net_scores
 
     limits = _limits(fail_above)
+    if figure is not None:
+        require_free(figure, "file", overwrite=overwrite, inputs=[model, *filter(None, (test, digits))])
     bundle = load_bundle(model)
     _require_moving_mnist(bundle, model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net, frames_in = bundle.net.to(device), bundle.config.data.input_frames
     described = _given_set(test) if test else _own_set(bundle, digits, bundle.config.moving_mnist.digits)
-    frames = load_sequences(described["file"], frames=frames_in + 1)[:, :sequences]
+    wanted = frames_in + (1 if test else bundle.config.data.output_frames)
+    frames = load_sequences(described["file"], frames=wanted)[:, :sequences]
     chosen = FixedSequences(frames, frames_in)
     anchors = anchor_scores(chosen)
     scores = net_scores(net, chosen, device=device)
@@ -157,7 +174,7 @@ def evaluate(
     }
     if test is None:
         other = _own_set(bundle, digits, (OUT_OF_DOMAIN_DIGITS,))
-        out_of_domain = FixedSequences(load_sequences(other["file"])[:, :sequences], frames_in)
+        out_of_domain = FixedSequences(load_sequences(other["file"], frames=wanted)[:, :sequences], frames_in)
         report["three_digits"] = net_scores(net, out_of_domain, device=device) | {"sha256": other["sha256"]}
     if figure is not None:
         _save_picture(forecast_picture(net, chosen, range(min(PICTURED, len(chosen))), device=device), figure)
@@ -194,18 +211,19 @@ def sample(
     """Write test sequences: as a file in the public layout, or as a picture."""
     from data_prep.moving_mnist import write_sequences
     from nowcast.config import load_config
+    from nowcast.data.outputs import require_free
     from nowcast.errors import ConfigError
     from nowcast.training.moving_mnist import generator
     from nowcast.training.moving_mnist_scores import frames_picture
 
     if output.suffix not in (".npy", ".png", ".gif"):
         raise ConfigError(f"{output} is neither .npy nor .png nor .gif", "the ending says what to write")
+    require_free(output, "file", overwrite=overwrite, inputs=filter(None, [digits]))
     config = load_config(source or DEFAULT_PRESET, overrides=overrides).config
     settings = config.moving_mnist
     number = sequences or (settings.test_sequences if output.suffix == ".npy" else PICTURED)
     chosen = _digits(config, digits)
     made = generator(chosen.test, config, "test", number, seed=settings.test_seed if seed is None else seed)
-    clear_output(output, overwrite=overwrite)
     if output.suffix == ".npy":
         click.echo(f"{output}: {number} sequences, sha256 {write_sequences(made, output)}")
         return
@@ -307,19 +325,26 @@ def _print(report: dict[str, Any]) -> None:
 def _save_picture(picture: Any, path: Path) -> None:
     from PIL import Image
 
-    Image.fromarray(picture).save(path)
+    from nowcast.report.files import draft
+
+    with draft(path) as place:
+        Image.fromarray(picture).save(place)
 
 
 def _save_animation(pictures: list[Any], path: Path) -> None:
     from PIL import Image
 
+    from nowcast.report.files import draft
+
     first, *others = (Image.fromarray(picture) for picture in pictures)
-    first.save(path, save_all=True, append_images=others, duration=150, loop=0)
+    with draft(path) as place:
+        first.save(place, save_all=True, append_images=others, duration=150, loop=0)
 
 
-def _remember(run: Path, digits: Path | None, config: dict[str, Any]) -> None:
+def _remember(run: Path, digits: Path | None, init_from: Path | None, config: dict[str, Any]) -> None:
     values = {
         "digits": None if digits is None else str(digits.resolve()),
+        "init_from": None if init_from is None else str(init_from.resolve()),
         "config": config,
         "command": shlex.join(["nowcast", *sys.argv[1:]]),
     }
