@@ -32,7 +32,7 @@ from nowcast.models.heads import Head, make_head
 from nowcast.models.registry import build_forecaster
 from nowcast.training.callbacks import ProgressLines, StopOnSignal
 from nowcast.training.checkpoints import CHECKPOINTS, last_readable, step_name
-from nowcast.training.dataset import TrainingData
+from nowcast.training.dataset import PIXEL_SIZE_TOLERANCE, TrainingData
 from nowcast.training.loaders import DataLoaders
 from nowcast.training.module import EventCounter, ForecastModule
 
@@ -226,6 +226,7 @@ def _start_weights(net: torch.nn.Module, data: TrainingData, config: Config, ini
         net.set_output_bias(mean if head.channels == 1 else _event_shares(data, head, config))  # type: ignore[operator]
         return
     other = load_bundle(init_from)
+    _require_same_units(other, data, init_from)
     try:
         net.load_state_dict(other.net.state_dict())
     except RuntimeError as error:
@@ -233,6 +234,33 @@ def _start_weights(net: torch.nn.Module, data: TrainingData, config: Config, ini
             f"the weights of {init_from} do not fit the net of this configuration: {error}",
             "use the model section of its configuration",
         ) from error
+
+
+def _require_same_units(other: Bundle, data: TrainingData, name: str | Path) -> None:
+    """Refuse weights that learned another scale of rain, another step or other pixels: they would mean something else.
+
+    Raises:
+        MismatchError: With both sides.
+    """
+    both = (other.normalizer, data.normalizer)
+    scales = [f"{one.kind} of {one.minimum_mm_h:g} to {one.maximum_mm_h:g} mm/h" for one in both]
+    steps = [_said(seconds, "{:g} s") for seconds in (other.step_seconds, data.step_seconds)]
+    sizes = [_said(size, "{0[0]:.4g}x{0[1]:.4g} km") for size in (other.pixel_size_km, data.pixel_size_km)]
+    differ = {"normalizer": scales[0] != scales[1], "step": steps[0] != steps[1]}
+    here, there = data.pixel_size_km, other.pixel_size_km
+    near = here is not None and there is not None and np.allclose(here, there, rtol=PIXEL_SIZE_TOLERANCE)
+    differ["pixel size"] = not (near or here is there is None)
+    found = dict(zip(differ, (scales, steps, sizes), strict=True))
+    wrong = [f"{key} {found[key][0]} there, {found[key][1]} here" for key, is_wrong in differ.items() if is_wrong]
+    if wrong:
+        raise MismatchError(
+            f"the weights of {name} were trained on something else: {'; '.join(wrong)}",
+            "use the normalizer section of its configuration, and data of its step and pixel size",
+        )
+
+
+def _said(value: Any, form: str) -> str:
+    return "none" if value is None else form.format(value)
 
 
 def _event_shares(data: TrainingData, head: Head, config: Config) -> list[float]:

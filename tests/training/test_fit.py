@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from nowcast.errors import ConfigError, DataError
+from nowcast.data.normalize import Normalizer
+from nowcast.errors import ConfigError, DataError, MismatchError
 from nowcast.models.bundle import load_bundle
 from nowcast.training.checkpoints import last_readable
 from nowcast.training.dataset import TrainingData
@@ -202,6 +203,19 @@ def test_fine_tuning_starts_from_the_given_weights(tmp_path: Path) -> None:
     )
     for name, value in weights(tmp_path / "first").items():
         torch.testing.assert_close(weights(tmp_path / "second")[name], value, atol=1e-9, rtol=0)
+
+
+def test_fine_tuning_on_other_units_is_refused_with_both_sides(tmp_path: Path) -> None:
+    fit(tiny_data(), tiny_config("training.max_steps=1"), tmp_path / "first")
+    data = tiny_data()
+    for other, message in (
+        (replace(data, normalizer=Normalizer("log", mean=0.1)), "100 mm/h there, log of 0.1 to 100 mm/h here"),
+        (replace(data, normalizer=Normalizer(maximum_mm_h=64.0, mean=0.1)), "0.1 to 100 mm/h there, db of 0.1 to 64"),
+        (replace(data, step_seconds=600.0), "step 300 s there, 600 s here"),
+        (replace(data, pixel_size_km=(2.0, 2.0)), "pixel size 1x1 km there, 2x2 km here"),
+    ):
+        with pytest.raises(MismatchError, match=message):
+            fit(other, tiny_config(), tmp_path / "second", init_from=tmp_path / "first")
 
 
 def test_out_of_gpu_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
