@@ -7,6 +7,7 @@ A leaf: it imports none of the other rooms, and no cell or layer ever sees it.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from nowcast.errors import ConfigError
 
@@ -37,6 +38,7 @@ def _as_number(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_as_number)]
+Weight = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 Integers = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
 
 
@@ -44,6 +46,19 @@ class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, values never change after birth."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values:
+        raise ValueError("no threshold is given")
+    if not all(0 <= value < math.inf for value in values):
+        raise ValueError("a rain rate threshold is a finite number that is not negative")
+    if list(values) != sorted(set(values)):
+        raise ValueError("thresholds must ascend, each once")
+    return values
+
+
+Thresholds = Annotated[tuple[Number, ...], AfterValidator(_ascending)]
 
 
 class DataConfig(Section):
@@ -65,6 +80,15 @@ class DataConfig(Section):
     rain_weighted: bool = Field(True, description="prefer rainy crops in training (validation stays uniform)")
     resample: bool = Field(False, description="bring archives of another pixel size to that of the first")
 
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> DataConfig:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(
+                f"validation_share {self.validation_share:g} and test_share {self.test_share:g} leave nothing to "
+                "train on: their sum must be below 1"
+            )
+        return self
+
 
 class NormalizerConfig(Section):
     """How rain rates [mm/h] become numbers a net learns from."""
@@ -79,9 +103,7 @@ class ModelConfig(Section):
 
     name: str = Field("encoder_forecaster", description="a registered forecaster")
     head: Literal["mean", "exceedance"] = Field("mean", description="one bounded field, or a chance a threshold")
-    thresholds_mm_h: tuple[Number, ...] = Field(
-        (0.1, 0.5, 1.0, 5.0, 10.0), description="exceedance: the thresholds, ascending"
-    )
+    thresholds_mm_h: Thresholds = Field((0.1, 0.5, 1.0, 5.0, 10.0), description="exceedance: the thresholds, ascending")
     decision: Literal["level", "area"] = Field(
         "level", description="exceedance: events above a level (0.5, or as calibrated), or as many as in the last frame"
     )
@@ -103,8 +125,8 @@ class LossConfig(Section):
     mse_weight: Number = Field(1.0, ge=0, description="balanced: weight of the squared error")
     mae_weight: Number = Field(1.0, ge=0, description="balanced: weight of the absolute error")
     thresholds_mm_h: tuple[Number, ...] = Field((2.0, 5.0, 10.0, 30.0), description="balanced: borders of the weights")
-    weights: tuple[Number, ...] = Field((1.0, 2.0, 5.0, 10.0, 30.0), description="balanced: weight of each class")
-    exceedance_weights: tuple[Number, ...] | None = Field(
+    weights: tuple[Weight, ...] = Field((1.0, 2.0, 5.0, 10.0, 30.0), description="balanced: weight of each class")
+    exceedance_weights: tuple[Weight, ...] | None = Field(
         None, description="exceedance: weight of each threshold of the head; none: all 1"
     )
     quantile: Number = Field(0.5, gt=0, lt=1, description="quantile: the level of the forecast field")
@@ -132,7 +154,7 @@ class TrainingConfig(Section):
     max_steps: int = Field(2000, ge=1, description="optimiser steps")
     max_minutes: Number | None = Field(None, gt=0, description="stop after this wall time; none: no bound")
     optimizer: Literal["adam", "adamw", "rmsprop"] = "adamw"
-    learning_rate: Number = Field(1e-3, gt=0)
+    learning_rate: Number = Field(1e-3, gt=0, allow_inf_nan=False)
     weight_decay: Number = Field(1e-4, ge=0)
     schedule: Literal["constant", "cosine", "one_cycle", "step"] = "cosine"
     warmup_steps: int = Field(50, ge=0)
@@ -140,7 +162,9 @@ class TrainingConfig(Section):
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(str)] = Field(
         "auto", description="auto: bf16 where the GPU has it, else 32"
     )
-    devices: Literal["auto"] | int = Field("auto", description="GPUs (on a CPU: processes) to use on each node")
+    devices: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="GPUs (on a CPU: processes) to use on each node"
+    )
     nodes: int = Field(1, ge=1, description="machines to use, started by torchrun or SLURM")
     ema: Number | None = Field(None, gt=0, lt=1, description="decay of averaged weights, e.g. 0.99; none: off")
     validate_every: int = Field(200, ge=1, description="optimiser steps between validations")
@@ -167,11 +191,19 @@ class MovingMnistConfig(Section):
     test_sequences: int = Field(1000, ge=1)
     test_seed: int = Field(2015, ge=0, description="seed of the fixed test set")
 
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> MovingMnistConfig:
+        if not self.digits or min(self.digits) < 1:
+            raise ValueError(f"digits must be numbers of at least 1, got {list(self.digits)}")
+        if not 0 <= self.speed[0] <= self.speed[1] < math.inf:
+            raise ValueError(f"speed must be 0 <= low <= high, got {list(self.speed)}")
+        return self
+
 
 class ScoresConfig(Section):
     """Which scores the run reports."""
 
-    thresholds_mm_h: tuple[Number, ...] = (0.1, 0.5, 1.0, 5.0, 10.0)
+    thresholds_mm_h: Thresholds = (0.1, 0.5, 1.0, 5.0, 10.0)
 
 
 class Config(Section):
@@ -246,14 +278,28 @@ def write_config(config: Config, path: Path) -> None:
     path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
-def _file_layers(source: str | Path) -> list[tuple[str, dict[str, Any]]]:
+def _file_layers(source: str | Path, named_by: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
     path = Path(source)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
             raise ConfigError(f"the configuration file '{path}' does not exist")
-        values = _parse(path.read_text(encoding="utf-8"), str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the configuration file '{path}' cannot be read: {error}") from error
+        values = _parse(text, str(path))
         preset = values.pop("preset", None)
-        return ([] if preset is None else _file_layers(preset)) + [(str(path), values)]
+        if preset is None:
+            return [(str(path), values)]
+        if not isinstance(preset, str):
+            raise ConfigError(
+                f"{path}: preset is {preset!r}, expected a preset's name or the path of a YAML file",
+                f"presets: {', '.join(preset_names())}",
+            )
+        chain = (*named_by, path.resolve())
+        if Path(preset).resolve() in chain:
+            raise ConfigError(f"{path}: preset '{preset}' leads back to itself", "name a file that does not name it")
+        return [*_file_layers(preset, chain), (str(path), values)]
     if str(source) not in preset_names():
         raise ConfigError(
             f"there is no preset '{source}' and no such file",
@@ -281,7 +327,11 @@ def _environment_layer(environment: Mapping[str, str]) -> dict[str, Any]:
         path = key.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
         # NOWCAST_TEST_DATA and the like belong to others: only names that start with a section are ours.
         if key.startswith(ENVIRONMENT_PREFIX) and len(path) > 1:
-            values = _merge(values, _nested(path, yaml.safe_load(text)))
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"the environment variable {key}: '{text}' is not a YAML value") from error
+            values = _merge(values, _nested(path, value))
     return values
 
 
@@ -328,7 +378,9 @@ def _validate(values: dict[str, Any]) -> Config:
 def _problem(item: Any) -> str:
     path = ".".join(str(part) for part in item["loc"])
     if item["type"] != "extra_forbidden":
-        return f"{path}: {item['msg']}, got {item['input']!r}"
+        reason = item["msg"].removeprefix("Value error, ")
+        # A rule about a whole section names its keys itself.
+        return f"{path}: {reason}" if isinstance(item["input"], dict) else f"{path}: {reason}, got {item['input']!r}"
     known = _known_keys(item["loc"][:-1])
     nearest = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.0)
     return f"{path} is not a known key (nearest: {'.'.join([*map(str, item['loc'][:-1]), *nearest])})"

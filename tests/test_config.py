@@ -58,3 +58,47 @@ def test_every_preset_loads_and_survives_a_round_trip(name, tmp_path):
 def test_balanced_loss_needs_one_more_weight_than_thresholds():
     with pytest.raises(ConfigError, match="4 thresholds need 5 weights"):
         load_config(overrides=["loss.weights=[1, 2]"], environment={})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["scores.thresholds_mm_h=[]"], "scores.thresholds_mm_h: no threshold is given"),
+        (["model.thresholds_mm_h=[5, 1]"], r"model.thresholds_mm_h: thresholds must ascend, each once, got \[5, 1\]"),
+        (["scores.thresholds_mm_h=[1, 1]"], "thresholds must ascend, each once"),
+        (["scores.thresholds_mm_h=[-1, 2]"], "a rain rate threshold is a finite number that is not negative"),
+        (["scores.thresholds_mm_h=[1, .inf]"], "a rain rate threshold is a finite number"),
+        (["loss.weights=[-1, 2, 5, 10, 30]"], "loss.weights.0: .* greater than or equal to 0, got -1"),
+        (["training.learning_rate=.inf"], "training.learning_rate: .*finite"),
+        (["training.devices=0"], "training.devices.* greater than or equal to 1, got 0"),
+        (["data.validation_share=0.6", "data.test_share=0.4"], "validation_share 0.6 and test_share 0.4 leave nothing"),
+        (["moving_mnist.speed=[5, 3]"], r"moving_mnist: speed must be 0 <= low <= high, got \[5.0, 3.0\]"),
+        (["moving_mnist.digits=[]"], r"moving_mnist: digits must be numbers of at least 1, got \[\]"),
+        (["moving_mnist.digits=[0]"], r"digits must be numbers of at least 1, got \[0\]"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_with_what_was_wanted(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(overrides=overrides, environment={})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"preset: 3\n", "mine.yaml: preset is 3, expected a preset's name"),
+        (b"preset: mine.yaml\n", "mine.yaml: preset 'mine.yaml' leads back to itself"),
+        (b"preset: other.yaml\n", "other.yaml: preset 'mine.yaml' leads back to itself"),
+        (b"training: {seed: \xff}\n", "'mine.yaml' cannot be read: 'utf-8' codec"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named_with_the_reason(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_bytes(content)
+    (tmp_path / "other.yaml").write_text("preset: mine.yaml\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config("mine.yaml", environment={})
+
+
+def test_a_variable_that_is_not_yaml_is_named():
+    with pytest.raises(ConfigError, match=r"NOWCAST_TRAINING__SEED: '\[1' is not a YAML value"):
+        load_config(environment={"NOWCAST_TRAINING__SEED": "[1"})

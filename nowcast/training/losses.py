@@ -53,7 +53,7 @@ def make_loss(config: LossConfig, normalizer: Normalizer, head: Head | None = No
     if config.name == "crps":
         return AlmostFairCRPS(config.crps_alpha)
     borders = normalizer.transform(np.array(config.thresholds_mm_h))
-    if np.any(np.diff(borders) <= 0) or borders[-1] >= 1:
+    if np.any(np.diff(borders) <= 0) or np.any(borders >= 1):
         raise ConfigError(
             f"balanced loss: thresholds {config.thresholds_mm_h} mm/h do not rise inside the normaliser's range, "
             f"which ends at {normalizer.largest_mm_h:g} mm/h",
