@@ -19,7 +19,7 @@ from torch import nn
 
 from nowcast.config import Config, config_from_dict
 from nowcast.data.normalize import Normalizer
-from nowcast.errors import DataError
+from nowcast.errors import ConfigError, DataError
 from nowcast.models.heads import Head, make_head
 from nowcast.models.registry import build_forecaster
 
@@ -127,18 +127,23 @@ def load_bundle(path: str | Path) -> Bundle:
                 f"{folder} has bundle format {version}, this version reads {FORMAT_VERSION}", "update nowcast"
             )
         config = config_from_dict(values["config"])
-        net = build_forecaster(config, values["in_channels"])
+        channels = values["in_channels"]
+        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+            raise TypeError(f"in_channels is {channels!r}, expected a positive int")
+        net = build_forecaster(config, channels)
         net.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
+        step, size, levels = values["step_seconds"], values["pixel_size_km"], values.get("decision_levels")
+        return Bundle(
+            net.eval(),
+            config,
+            Normalizer.from_dict(values["normalizer"]),
+            channels,
+            None if step is None else float(step),
+            None if size is None else (float(size[0]), float(size[1])),
+            dict(values["provenance"]),
+            None if levels is None else tuple(tuple(map(float, row)) for row in levels),
+        )
+    except ConfigError as error:
+        raise DataError(f"the model bundle {folder} cannot be used: {error.message}", error.hint) from error
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, SafetensorError, RuntimeError) as error:
         raise DataError(f"the model bundle {folder} cannot be read: {error}", "copy or train it again") from error
-    pixel_size, levels = values["pixel_size_km"], values.get("decision_levels")
-    return Bundle(
-        net.eval(),
-        config,
-        Normalizer.from_dict(values["normalizer"]),
-        values["in_channels"],
-        values["step_seconds"],
-        None if pixel_size is None else (float(pixel_size[0]), float(pixel_size[1])),
-        values["provenance"],
-        None if levels is None else tuple(tuple(map(float, row)) for row in levels),
-    )

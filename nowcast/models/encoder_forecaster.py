@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nowcast.errors import MismatchError
 from nowcast.models.blocks import (
     ForecastNet,
     OutputLayer,
@@ -40,7 +41,8 @@ class EncoderForecaster(ForecastNet):
             FC-LSTM (which is this net with a patch as large as the image and 1x1 kernels).
         cell: convrnn, convlstm, convgru or trajgru.
         grid: (H, W), for spatial peepholes alone.
-        options: Further arguments of the recurrent layers: norm, forget_bias, dropout, recompute, ...
+        options: Further arguments of the recurrent layers: norm, forget_bias, dropout, recompute, ...; a list gives
+            one value an encoder layer, and the forecaster layer that continues it takes the same.
     """
 
     def __init__(
@@ -73,21 +75,33 @@ class EncoderForecaster(ForecastNet):
             options["peephole"] = "channel" if peephole is None else peephole
         elif peephole is not None:
             raise ValueError(f"peephole belongs to cell convlstm, got cell {cell}")
-        if grid is not None:
-            options["grid"] = tuple(side // patch for side in pad_to_multiple(torch.empty(*grid), patch).shape)
+        self.grid = None if grid is None else tuple(pad_to_multiple(torch.empty(*grid), patch).shape)
+        if self.grid is not None:
+            options["grid"] = tuple(side // patch for side in self.grid)
         order = slice(None, None, -1 if self.mirrored else 1)
         kernels = per_layer("kernel_size", kernel_size, len(hidden))
         recurrent = per_layer("recurrent_kernel_size", recurrent_kernel_size, len(hidden))
 
         def layers(channels: int, order: slice) -> Any:
+            chosen = {name: value[order] if isinstance(value, list) else value for name, value in options.items()}
             if recurrent_kernel_size is not None:
-                options["recurrent_kernel_size"] = recurrent[order]
-            return recurrent_layers(cell, channels, hidden[order], kernels[order], **options)
+                chosen["recurrent_kernel_size"] = recurrent[order]
+            return recurrent_layers(cell, channels, hidden[order], kernels[order], **chosen)
 
         self.encoder = layers(in_channels * patch**2, slice(None))
         self.forecaster = layers(0, order)
         self.first_output = 0 if output_layers == "all" else len(hidden) - 1
         self.output = OutputLayer(sum(hidden[order][self.first_output :]), out_channels, patch=patch)
+
+    def check(self, frames: Tensor, num_frames: int) -> None:
+        super().check(frames, num_frames)
+        padded = tuple(side + -side % self.patch for side in frames.shape[-2:])
+        if self.grid is not None and padded != self.grid:
+            raise MismatchError(
+                f"this net has peephole weights for a grid of {self.grid[0]}x{self.grid[1]} pixels, padding included, "
+                f"got frames of {frames.shape[-2]}x{frames.shape[-1]}",
+                "forecast on that grid, or train a net with channel peepholes, which takes any",
+            )
 
     def compute_logits(self, frames: Tensor, num_frames: int) -> Tensor:
         _, state = self.encoder(space_to_depth(frames, self.patch))

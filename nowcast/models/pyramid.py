@@ -68,7 +68,11 @@ class Pyramid(ForecastNet):
     ) -> None:
         hidden = list(hidden_channels)
         levels = len(hidden)
+        if not hidden:
+            raise ValueError("hidden_channels must name at least one level")
         steps = per_layer("strides", strides, levels)
+        if not all(isinstance(step, int) and step >= 1 for step in steps):
+            raise ValueError(f"strides must be positive ints, got {strides}")
         super().__init__(in_channels, multiple=patch * math.prod(steps))
         if upsampling not in UPSAMPLING:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLING)}, got '{upsampling}'")

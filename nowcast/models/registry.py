@@ -6,11 +6,14 @@ nothing is ever imported because a file of a user's says so.
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from nowcast.config import Config
@@ -22,6 +25,9 @@ from nowcast.models.heads import output_channels
 from nowcast.models.noise import with_noise
 
 ENTRY_POINTS = "nowcast.forecasters"
+# Large enough for any net to reflect at its edges.
+TRIAL_GRID = (256, 256)
+UNKNOWN_OPTION = re.compile(r"got an unexpected keyword argument '(\w+)'")
 
 
 class Forecaster(Protocol):
@@ -68,7 +74,7 @@ def build_forecaster(config: Config, in_channels: int) -> nn.Module:
     """The net that a configuration names, freshly initialised.
 
     Raises:
-        ConfigError: A name that nobody registered, or options that the net does not take.
+        ConfigError: A name that nobody registered, or options that the net does not take or cannot run with.
     """
     name = config.model.name
     builder = _own if name in OWN else _BUILDERS.get(name) or _from_entry_point(name)
@@ -80,15 +86,44 @@ def build_forecaster(config: Config, in_channels: int) -> nn.Module:
     try:
         noise = config.model.noise_channels
         net = builder(config, in_channels + noise)
+        if name in OWN:
+            _try(net, config, in_channels + noise)
         if config.model.base:
+            if hasattr(net, "scheduled_logits") and net.sampling_end > 0:
+                raise ValueError(
+                    "scheduled sampling feeds true frames back, which a base does not see; set model.base=false or "
+                    "model.options.sampling_end=0"
+                )
             if noise and in_channels == 1:
                 raise ValueError("a base takes the second channel for validity; it does not go with noise alone")
             net = WithBase(net, _borders(config), config.data.output_frames)
         if not hasattr(net, "forward_logits"):
             net = WithOutputBias(net, output_channels(config.model))
         return with_noise(net, noise) if noise else net
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"model {name} cannot be built: {error}") from error
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        unknown = UNKNOWN_OPTION.search(str(error))
+        reason = str(error) if unknown is None else f"it takes no option '{unknown[1]}'"
+        raise ConfigError(f"model {name} cannot be built: {reason}") from error
+
+
+def _try(net: nn.Module, config: Config, in_channels: int) -> None:
+    """Run a net once, without data or cost, so that options which it cannot run with are refused here.
+
+    Raises:
+        ValueError: It fails, or its forecast has another shape than it should.
+    """
+    height, width = config.model.options.get("grid") or TRIAL_GRID
+    leads = config.data.output_frames
+    copied: Any = copy.deepcopy(net).to("meta").eval()
+    frames = torch.empty(1, config.data.input_frames, in_channels, height, width, device="meta")
+    try:
+        with torch.no_grad():
+            found = tuple(copied.forward_logits(frames, leads).shape)
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ValueError(f"with options {config.model.options} it cannot forecast: {error}") from error
+    wanted = (1, leads, output_channels(config.model), height, width)
+    if found != wanted:
+        raise ValueError(f"with options {config.model.options} its forecast has shape {found}, expected {wanted}")
 
 
 def _borders(config: Config) -> list[float]:

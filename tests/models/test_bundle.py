@@ -89,3 +89,24 @@ def test_weights_are_plain_float32(tmp_path):
 
     arrays = load_file(bundle().save(tmp_path / "model") / WEIGHTS)
     assert all(array.dtype == np.float32 for array in arrays.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("in_channels", "x"),
+        ("in_channels", 0),
+        ("step_seconds", "five minutes"),
+        ("pixel_size_km", [1.0]),
+        ("normalizer", None),
+        ("normalizer", {"kind": "sqrt", "minimum_mm_h": 0.1, "maximum_mm_h": 1.0}),
+        ("config", {"model": {"patch": -1}}),
+        ("provenance", 3),
+    ],
+)
+def test_a_damaged_description_is_named(tmp_path, key, value):
+    folder = bundle().save(tmp_path / "model")
+    values = json.loads((folder / DESCRIPTION).read_text()) | {key: value}
+    (folder / DESCRIPTION).write_text(json.dumps(values))
+    with pytest.raises(DataError, match=f"the model bundle {folder} cannot be"):
+        load_bundle(folder)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nowcast.errors import MismatchError
 from nowcast.models.blocks import OutputLayer, depth_to_space, nested_logits, pad_to_multiple, space_to_depth
 from nowcast.models.encoder_forecaster import EncoderForecaster
 
@@ -114,8 +115,16 @@ def test_every_parameter_of_every_cell_is_trained(cell):
 def test_spatial_peepholes_know_the_grid_in_frames():
     net = tiny(peephole="spatial", grid=(10, 8), patch=4)
     assert net(torch.rand(1, 2, 1, 10, 8, dtype=torch.float64), 1).shape == (1, 1, 1, 10, 8)
-    with pytest.raises(ValueError, match="grid"):
+    with pytest.raises(MismatchError, match="a grid of 12x8 pixels, padding included, got frames of 16x16"):
         net(torch.rand(1, 2, 1, 16, 16, dtype=torch.float64), 1)
+
+
+def test_a_mirrored_forecaster_takes_the_options_of_the_layer_it_continues():
+    net = tiny(decoder_order="mirrored", dilation=[1, 2], norm=["none", "layer"], forget_bias=[0.0, 1.0])
+    for encoder, forecaster in zip(net.encoder.cells, reversed(net.forecaster.cells), strict=True):
+        assert forecaster.convolve_state.dilation == encoder.convolve_state.dilation
+        assert (forecaster.norm_hh is None) == (encoder.norm_hh is None)
+        assert forecaster.forget_bias == encoder.forget_bias
 
 
 @pytest.mark.parametrize(

@@ -287,3 +287,25 @@ def test_export_serves_any_batch_and_grid(name):
     )
     other = frames(3, 2, 2, 4 * side, 2 * side)
     torch.testing.assert_close(program.module()(other), net.forward_logits(other, 2))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("model.name=pyramid", "model.hidden_channels=[]"), "model pyramid cannot be built"),
+        (("model.name=pyramid", "model.options={strides: 0}"), "model pyramid cannot be built"),
+        (("model.options={stride: 2}",), r"with options \{'stride': 2\}"),
+        (("model.options={bidirectional: true}",), "with options {'bidirectional': True} it cannot forecast"),
+        (("model.options={spatial_dims: 3}",), "with options {'spatial_dims': 3} it cannot forecast"),
+        (("model.options={strid: 2}",), "it takes no option 'strid'"),
+        (("model.name=unet", "model.peephole=channel"), "it takes no option 'peephole'"),
+        (("model.name=seq2seq", "model.base=true"), "scheduled sampling feeds true frames back"),
+    ],
+)
+def test_options_that_a_net_cannot_run_with_are_refused_when_it_is_built(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        build_forecaster(configuration(*overrides), 2)
+
+
+def test_a_base_goes_with_a_net_that_feeds_back_only_its_forecasts():
+    build_forecaster(configuration("model.name=seq2seq", "model.base=true", "model.options={sampling_end: 0}"), 2)
