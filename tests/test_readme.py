@@ -81,7 +81,8 @@ def test_the_five_commands_run_one_after_the_other(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
         )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+        # 5: finished, but the last forecasts reach past the end of the archive, where nothing is observed yet.
+        assert done.returncode in ((0, 5) if command[1] == "evaluate" else (0,)), f"{command}: {done.stderr}"
         ran.append(command[1])
     assert ran == ["ingest", "train", "predict", "evaluate", "report"]
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8").lower()
