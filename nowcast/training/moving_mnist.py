@@ -199,8 +199,19 @@ def moving_mnist_training_data(digits: np.ndarray, config: Config) -> TrainingDa
 def generator(
     digits: np.ndarray, config: Config, split: Split, num_sequences: int, *, seed: int, device: str = "cpu"
 ) -> MovingMnist:
-    """The sequences that a configuration describes."""
+    """The sequences that a configuration describes.
+
+    Raises:
+        DataError: Digits that are larger than the square, or none.
+    """
     settings = config.moving_mnist
+    if len(digits) == 0:
+        raise DataError("there is no digit to draw from", "give idx files with more images, or leave --digits out")
+    if max(digits.shape[1:]) > settings.size:
+        raise DataError(
+            f"digits of {digits.shape[1]}x{digits.shape[2]} pixels do not fit a square of {settings.size}",
+            "raise moving_mnist.size, or set moving_mnist.digit_size=14",
+        )
     return MovingMnist(
         digits,
         seed,

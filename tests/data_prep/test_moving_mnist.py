@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,7 @@ def test_digits_without_a_test_file_are_split_without_one_in_common(tmp_path):
         (struct.pack(">II", 0x801, 4) + bytes(60), "not an idx file of images"),
         (b"", "not an idx file of images"),
         (gzip.compress(idx(images(4)))[:-20], "cannot be read"),
+        (gzip.compress(idx(images(4)))[:40] + bytes(range(256)) * 20, "cannot be read"),
     ],
 )
 def test_damaged_and_foreign_files_are_refused(tmp_path, content, message):
@@ -129,3 +131,10 @@ def test_a_changed_fixed_set_is_refused(tmp_path):
     np.save(path, values)
     with pytest.raises(DataError, match="not what was written"):
         fixed_sequences(source(), tmp_path)
+
+
+def test_a_set_of_other_lengths_is_another_file(tmp_path):
+    source = MovingMnist(images(5), 0, 3, "test", input_frames=3, output_frames=4)
+    short, _ = fixed_sequences(source, tmp_path)
+    long, _ = fixed_sequences(replace(source, input_frames=10, output_frames=10), tmp_path)
+    assert load_sequences(short, frames=7).shape[0] == 7 and load_sequences(long).shape[0] == 20
