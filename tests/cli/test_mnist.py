@@ -60,6 +60,24 @@ def test_evaluate_prints_the_model_beside_its_anchors(run, digits):
     assert "three digits, out of domain" in result.output
 
 
+def test_a_model_is_scored_on_as_many_leads_as_it_was_trained_for(run, digits, tmp_path):
+    assert mnist("evaluate", str(run), "--digits", str(digits)).exit_code == 0  # leaves a set of 20 frames
+    frames = ["--set", "data.input_frames=3", "--set", "data.output_frames=4"]
+    settings = [part for text in SMALL for part in ("--set", text)]
+    trained = mnist("train", *settings, *frames, "-o", str(tmp_path / "short"), "--digits", str(digits))
+    assert trained.exit_code == 0, trained.output
+    result = mnist("evaluate", str(tmp_path / "short"), "--digits", str(digits), "--json")
+    assert result.exit_code == 0, result.output
+    assert np.load(json.loads(result.stdout)["test_set"]["file"]).shape[0] == 7
+
+
+def test_digits_that_do_not_fit_are_refused_with_what_to_set(digits, tmp_path):
+    wrong = ["--set", "moving_mnist.size=20", "--set", "moving_mnist.digit_size=28"]
+    result = mnist("train", *wrong, "-o", str(tmp_path / "run"), "--digits", str(digits))
+    assert isinstance(result.exception, DataError)
+    assert "28x28 pixels do not fit a square of 20" in str(result.exception)
+
+
 def test_the_same_set_is_scored_the_same_from_its_file(run, digits, tmp_path):
     settings = ["--set", "moving_mnist.test_sequences=6", "--digits", str(digits)]
     sampled = mnist("sample", *settings, "-o", str(tmp_path / "set.npy"))
