@@ -89,7 +89,7 @@ def build_forecaster(config: Config, in_channels: int) -> nn.Module:
         if name in OWN:
             _try(net, config, in_channels + noise)
         if config.model.base:
-            if hasattr(net, "scheduled_logits") and net.sampling_end > 0:
+            if getattr(net, "sampling_end", 0) > 0:
                 raise ValueError(
                     "scheduled sampling feeds true frames back, which a base does not see; set model.base=false or "
                     "model.options.sampling_end=0"
