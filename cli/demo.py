@@ -21,7 +21,7 @@ CONTENTS = {
     "report.html": "the skill report, one offline page",
     "view.html": "a player over lead times: observed, forecast, difference",
     "rain.zarr": "the archive: CF Zarr, opens with any xarray",
-    "run/": "the training run: configuration, log, checkpoints, model bundle",
+    "convlstm/": "the training run: configuration, log, checkpoints, model bundle",
     "forecasts/": "CF netCDF forecasts, one file an issue time",
     "skill/": "integer counts, scores.csv, provenance",
     "figures/": "pictures: observed beside forecast, an animation, skill",
@@ -41,7 +41,7 @@ def command(output: Path, overwrite: bool) -> None:
 
     began = time.monotonic()
     require_free(output, "demo", overwrite=overwrite)
-    with replacing(output, keep=lambda folder: (folder / "run" / "model").is_dir()):
+    with replacing(output, keep=lambda folder: (folder / "convlstm" / "model").is_dir()):
         output.mkdir(parents=True, exist_ok=True)
         (output / DEMO_MARK).write_text("{}\n", encoding="utf-8")
         skill = _make(output)
@@ -54,7 +54,7 @@ def command(output: Path, overwrite: bool) -> None:
 
 def _make(output: Path) -> Path:
     """Every command in turn; the folder of the evaluation."""
-    archive, run, forecasts, skill = (output / name for name in ("rain.zarr", "run", "forecasts", "skill"))
+    archive, run, forecasts, skill = (output / name for name in ("rain.zarr", "convlstm", "forecasts", "skill"))
     figures = output / "figures"
     _generate(archive)
     _nowcast("train", archive, "-c", "demo", "-o", run, "--cache", output / "cache")

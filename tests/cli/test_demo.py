@@ -52,7 +52,7 @@ def test_the_demo_makes_everything_and_leaves_with_10_where_persistence_is_bette
         assert f"{folder / name}" in result.stdout
     archive = open_archive(folder / "rain.zarr")
     assert archive.is_synthetic and archive.times.size == 300 and archive.grid.shape == (48, 48)
-    assert load_bundle(folder / "run").provenance["steps"] == 2
+    assert load_bundle(folder / "convlstm").provenance["steps"] == 2
     files = sorted((folder / "forecasts").glob("*.nc"))
     evaluation = Evaluation.load(folder / "skill")
     assert evaluation.is_synthetic and len(evaluation.counts.cases) == len(files) > 3
@@ -65,7 +65,7 @@ def test_the_demo_makes_everything_and_leaves_with_10_where_persistence_is_bette
     for picture in ("sequence.png", "skill.png", "forecast.gif"):
         with Image.open(folder / "figures" / picture) as image:
             assert np.ptp(np.asarray(image.convert("L"))) > 50
-    assert json.loads((folder / "run" / "training.json").read_text())["archives"] == [str(folder / "rain.zarr")]
+    assert json.loads((folder / "convlstm" / "training.json").read_text())["archives"] == [str(folder / "rain.zarr")]
 
 
 @pytest.mark.parametrize(("net", "code"), [(0.7, 0), (0.3, 10)])

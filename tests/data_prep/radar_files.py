@@ -47,7 +47,7 @@ def write_frames(
     dataset["rain"].attrs["grid_mapping"] = "crs"
     dataset["crs"] = ((), np.int32(0), grid.cf_grid_mapping())
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.to_netcdf(path, engine="h5netcdf")
+    dataset.to_netcdf(path, engine="netcdf4")
     return path
 
 
