@@ -65,7 +65,7 @@ def _in_processes(paths: Iterable[str], options: DecodeOptions, workers: int) ->
             try:
                 result = future.result()
             except BrokenProcessPool:
-                _stop(pool)
+                _abandon(pool)
                 result = _decode_alone(path, options)
                 pool = _start_pool(workers)
                 waiting = deque((path, _submit(pool, path, options)) for path, _ in waiting)
@@ -86,12 +86,16 @@ def _submit(pool: Executor, path: str, options: DecodeOptions) -> Future[Decoded
 def _decode_alone(path: str, options: DecodeOptions) -> DecodedFile:
     pool = _start_pool(1)
     try:
-        return pool.submit(_decode_limited, path, options).result()
+        result = pool.submit(_decode_limited, path, options).result()
     except BrokenProcessPool:
         logger.warning("%s kills the process that reads it; it is skipped", path)
+        _abandon(pool)
         return DecodedFile(path, FileStamp(), reason="damaged: reading it kills the process")
-    finally:
-        _stop(pool)
+    except BaseException:
+        _abandon(pool)
+        raise
+    _stop(pool)
+    return result
 
 
 def _start_pool(workers: int) -> ProcessPoolExecutor:
@@ -103,6 +107,13 @@ def _start_pool(workers: int) -> ProcessPoolExecutor:
 
 def _stop(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _abandon(pool: ProcessPoolExecutor) -> None:
+    """Leave a broken pool: its processes are ended by hand, because waiting for them can last forever."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _start_worker() -> None:
