@@ -12,6 +12,7 @@ from typing import ClassVar
 import numba
 import numpy as np
 
+from nowcast.verification.counts import EventCounts
 from nowcast.verification.sums import Sums, ascending_thresholds, paired_fields, ratio, thresholds_like
 
 SPREAD_EDGES_MM_H = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -211,9 +212,7 @@ def ensemble_probability_sums(
     share = np.arange(size + 1) / size
     cells = (*lead, levels.size, size + 1)
     n, events = n.reshape(cells), events.reshape(cells)
-    # The lowest and highest bin end at 0 and 1, the others half-way between two shares.
-    edges = np.concatenate([[0.0], (np.arange(size) + 0.5) / size, [1.0]])
-    return ProbabilitySums(n, events, n * share, n * share**2, events * share, levels, edges)
+    return ProbabilitySums(n, events, n * share, n * share**2, events * share, levels, _share_edges(size))
 
 
 @numba.njit(cache=True)
@@ -300,6 +299,20 @@ def reliability_curve(sums: ProbabilitySums) -> ReliabilityCurve:
     return ReliabilityCurve(ratio(sums.probability, sums.n), ratio(sums.events, sums.n), sums.n)
 
 
+def bin_probabilities(sums: ProbabilitySums) -> np.ndarray:
+    """The probability that each bin stands for, (bin,): the share k/m of an ensemble's bins, the middle of others."""
+    edges, size = sums.bin_edges, sums.bin_edges.size - 2
+    shares = np.arange(size + 1) / max(size, 1)
+    if np.array_equal(edges, _share_edges(size)):
+        return shares
+    return np.asarray((edges[:-1] + edges[1:]) / 2)
+
+
+def _share_edges(members: int) -> np.ndarray:
+    """Edges of bins of one share k/m each: 0 and 1, and half-way between two shares."""
+    return np.concatenate([[0.0], (np.arange(members) + 0.5) / members, [1.0]]) if members else np.array([0.0, 1.0])
+
+
 @dataclass(frozen=True)
 class RocCurve:
     """Points of shape (..., threshold, bin + 1) from "always" (1, 1) to "never" (0, 0), and the area below them.
@@ -312,6 +325,17 @@ class RocCurve:
     area: np.ndarray
 
 
+def roc_counts(sums: ProbabilitySums) -> EventCounts:
+    """Contingency counts of warning from each bin of probability upwards, (..., threshold, bin + 1); last, of never."""
+
+    def from_above(counts: np.ndarray) -> np.ndarray:
+        above = np.flip(np.cumsum(np.flip(counts, axis=-1), axis=-1), axis=-1)
+        return np.concatenate([above, np.zeros((*counts.shape[:-1], 1), counts.dtype)], axis=-1)
+
+    hits, false_alarms = from_above(sums.events), from_above(sums.n - sums.events)
+    return EventCounts(hits, false_alarms, hits[..., :1] - hits, false_alarms[..., :1] - false_alarms)
+
+
 def roc_curve(sums: ProbabilitySums) -> RocCurve:
     """Relative operating characteristic with its trapezoidal area; NaN without events or without non-events.
 
@@ -320,11 +344,8 @@ def roc_curve(sums: ProbabilitySums) -> RocCurve:
     Source: Mason 1982, Aust. Meteor. Mag. 30, 291-303; the trapezoids equal the tied Mann-Whitney statistic.
     """
 
-    def from_above(counts: np.ndarray) -> np.ndarray:
-        above = np.flip(np.cumsum(np.flip(counts, axis=-1), axis=-1), axis=-1)
-        return np.concatenate([above, np.zeros((*counts.shape[:-1], 1), counts.dtype)], axis=-1)
-
-    hits, false_alarms = from_above(sums.events), from_above(sums.n - sums.events)
+    table = roc_counts(sums)
+    hits, false_alarms = table.hits, table.false_alarms
     pod, pofd = ratio(hits, hits[..., :1]), ratio(false_alarms, false_alarms[..., :1])
     area = np.sum((pofd[..., :-1] - pofd[..., 1:]) * (pod[..., :-1] + pod[..., 1:]) / 2, axis=-1)
     return RocCurve(pofd, pod, area)

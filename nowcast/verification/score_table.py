@@ -1,11 +1,13 @@
 """Scores of an evaluation as rows: one score of one model a row, with the numbers it was made of.
 
-The columns are those of scores.csv; intervals are left empty here and filled by the report.
+The columns are those of scores.csv; intervals are left empty here and filled by the report. `n_valid` counts what a
+score was made of: pixels, windows (FSS), blocks of pixels (pooled scores), frames (spectra), pixels of a bin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +15,22 @@ import numpy as np
 from nowcast.verification import continuous
 from nowcast.verification.counts import EventCounts
 from nowcast.verification.fss import fractions_skill_score
-from nowcast.verification.probabilistic import brier_score, crps, fair_crps
-from nowcast.verification.scores import AGGREGATIONS, SCORES, Aggregate, aggregate
+from nowcast.verification.probabilistic import (
+    ProbabilitySums,
+    bin_probabilities,
+    brier_parts,
+    brier_score,
+    brier_skill_score,
+    crps,
+    ensemble_mean_error,
+    fair_crps,
+    rank_histogram,
+    roc_counts,
+    roc_curve,
+    spread,
+)
+from nowcast.verification.scores import AGGREGATIONS, SCORES, Aggregate, aggregate, csi, far, pod, undefined_reason
+from nowcast.verification.spectra import SpectrumSums, band_power_ratio
 
 if TYPE_CHECKING:
     from nowcast.verification.evaluation import Evaluation
@@ -38,6 +54,7 @@ COLUMNS = (
     "correct_negatives",
     "n_valid",
     "undefined_reason",
+    "bin",
 )
 CONTINUOUS = {
     "mean_error": continuous.mean_error,
@@ -49,18 +66,29 @@ CONTINUOUS = {
     "balanced_mse": continuous.balanced_mse,
     "balanced_mae": continuous.balanced_mae,
 }
+# Scores of the counts of block maxima and means, metric by pooling: csi_max_pool, csi_mean_pool, ...
+POOLED = {"csi": csi, "pod": pod, "far": far}
 NO_PIXELS = "undefined (no valid pixels)"
+EMPTY_BIN = "undefined (no pixel in the bin)"
 
 
 def score_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     """Every score by lead time and over all lead times (lead_minutes empty), as dictionaries of `COLUMNS`.
 
-    Missing values are empty; an undefined value is empty with its reason.
+    Missing values are empty; an undefined value is empty with its reason. `bin` says which point of a curve a value
+    is: the forecast probability (reliability, and what is warned from on a ROC), the number of members below the
+    observation (rank histogram), the lower edge [mm/h] of a class of spread. `scale_km` is the width of an FSS window
+    or of a block, and the wavelength of a power ratio.
     """
     yield from _categorical_rows(evaluation)
     yield from _continuous_rows(evaluation)
     yield from _fss_rows(evaluation)
-    yield from _ensemble_rows(evaluation)
+    yield from _pooled_rows(evaluation)
+    yield from _spectrum_rows(evaluation)
+    yield from _crps_rows(evaluation)
+    yield from _probability_rows(evaluation)
+    yield from _rank_rows(evaluation)
+    yield from _spread_rows(evaluation)
 
 
 def _categorical_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
@@ -129,26 +157,135 @@ def _fss_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
                 )
 
 
-def _ensemble_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+def _pooled_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    pixel_km = evaluation.provenance["pixel_km"]
+    for model, minute, sums in _pooled(evaluation, "pooled"):
+        table = EventCounts(sums.hits, sums.false_alarms, sums.misses, sums.correct_negatives)
+        poolings = [entry.split(":") for entry in sums.poolings.split(",")]
+        for metric, score in POOLED.items():
+            values, reasons = score(table), undefined_reason(score, table)
+            for at in np.ndindex(values.shape):
+                kind, side = poolings[at[0]]
+                yield _row(
+                    model,
+                    minute,
+                    f"{metric}_{kind}_pool",
+                    float(values[at]),
+                    threshold=float(sums.thresholds[at[1]]),
+                    units=evaluation.counts.units,
+                    comparison=evaluation.counts.comparison,
+                    scale_km=round(int(side) * pixel_km, 6),
+                    undefined_reason=str(reasons[at]).replace("pixels", "blocks"),
+                    **_cells(table, at),
+                )
+
+
+def _spectrum_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Power of the forecast over that of the observation, in octaves round wavelengths of 2, 4, 8, ... km."""
+    pixel_km = evaluation.provenance["pixel_km"]
+    for model, minute, sums in _pooled(evaluation, "spectrum"):
+        wavelengths = _octaves(sums, pixel_km)
+        edges = [wavelength / 2**0.5 for wavelength in wavelengths] + [2**0.5 * w for w in wavelengths[-1:]]
+        values = band_power_ratio(sums, pixel_km=pixel_km, bands_km=edges) if wavelengths else np.zeros(0)
+        frames = int(sums.frames)
+        reason = "undefined (no frame with enough valid pixels)" if frames == 0 else "undefined (no observed power)"
+        for wavelength, value in zip(wavelengths, values.tolist(), strict=True):
+            yield _row(
+                model,
+                minute,
+                "power_ratio",
+                value,
+                units="1",
+                scale_km=wavelength,
+                n_valid=frames,
+                undefined_reason=reason if np.isnan(value) else "",
+            )
+
+
+def _octaves(sums: SpectrumSums, pixel_km: float) -> list[float]:
+    """Powers of two [km] whose octave lies between two pixels and the longest wave of the field."""
+    longest = pixel_km / sums.frequencies[1] if sums.frequencies.size > 1 else 0.0
+    powers = range(int(np.ceil(np.log2(2 * 2**0.5 * pixel_km) - 1e-9)), 20)
+    return [2.0**power for power in powers if 2.0**power * 2**0.5 <= longest]
+
+
+def _crps_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     for model, minute, sums in _pooled(evaluation, "crps"):
         for metric, score in (("crps", crps), ("fair_crps", fair_crps)):
             value, valid = float(score(sums)), int(sums.n)
             reason = NO_PIXELS if np.isnan(value) else ""
             yield _row(model, minute, metric, value, units="mm h-1", n_valid=valid, undefined_reason=reason)
+
+
+def _probability_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Brier score, its parts and skill, the area below the ROC; then the points of both curves."""
     for model, minute, sums in _pooled(evaluation, "probability"):
-        values = brier_score(sums)
+        parts, roc = brier_parts(sums), roc_curve(sums)
+        overall = {
+            "brier_score": brier_score(sums),
+            "brier_skill_score": brier_skill_score(sums),
+            "brier_reliability": parts.reliability,
+            "brier_resolution": parts.resolution,
+            "brier_uncertainty": parts.uncertainty,
+            "roc_area": roc.area,
+        }
         for t, threshold in enumerate(sums.thresholds.tolist()):
+            about = {
+                "threshold": threshold,
+                "units": evaluation.counts.units,
+                "comparison": evaluation.counts.comparison,
+            }
+            valid, events = int(sums.n[t].sum()), int(sums.events[t].sum())
+            one_kind = f"undefined ({events} observed events in {valid} pixels)"
+            for metric, values in overall.items():
+                reason = (NO_PIXELS if valid == 0 else one_kind) if np.isnan(values[t]) else ""
+                yield _row(model, minute, metric, float(values[t]), n_valid=valid, undefined_reason=reason, **about)
+            yield from _curve_rows(model, minute, sums, t, about, one_kind)
+
+
+def _curve_rows(
+    model: str, minute: float | str, sums: ProbabilitySums, t: int, about: Mapping[str, Any], one_kind: str
+) -> Iterator[dict[str, Any]]:
+    """Reliability (bin: probability, with the pixels of the bin) and ROC (bin: probability warned from, its counts)."""
+    table, curve = roc_counts(sums), roc_curve(sums)
+    for b, place in enumerate(np.round(bin_probabilities(sums), 9).tolist()):
+        n, events = int(sums.n[t, b]), int(sums.events[t, b])
+        frequency, reason = (events / n, "") if n else (np.nan, EMPTY_BIN)
+        yield _row(
+            model, minute, "observed_frequency", frequency, n_valid=n, undefined_reason=reason, bin=place, **about
+        )
+        for metric, values in (("roc_pod", curve.detection_rate), ("roc_pofd", curve.false_alarm_rate)):
+            value = float(values[t, b])
+            reason = one_kind if np.isnan(value) else ""
             yield _row(
-                model,
-                minute,
-                "brier_score",
-                float(values[t]),
-                threshold=threshold,
-                units=evaluation.counts.units,
-                comparison=evaluation.counts.comparison,
-                n_valid=int(sums.n[t].sum()),
-                undefined_reason=NO_PIXELS if np.isnan(values[t]) else "",
+                model, minute, metric, value, undefined_reason=reason, bin=place, **about, **_cells(table, (t, b))
             )
+
+
+def _rank_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Share of the pixels at each rank; those where the observation equals every member (all dry) are left out."""
+    for model, minute, sums in _pooled(evaluation, "rank"):
+        histogram = rank_histogram(sums, skip_all_tied=True)
+        total = float(histogram.sum())
+        for rank, pixels in enumerate(histogram.tolist()):
+            value = pixels / total if total else np.nan
+            reason = "" if total else "undefined (the observation equals every member everywhere)"
+            yield _row(
+                model, minute, "rank_share", value, units="1", n_valid=round(total), undefined_reason=reason, bin=rank
+            )
+
+
+def _spread_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Spread and error of the ensemble mean, over all pixels (bin empty) and by class of spread."""
+    for model, minute, sums in _pooled(evaluation, "spread"):
+        together = {name: getattr(sums, name).sum(axis=-1, keepdims=True) for name in sums.additive_fields()}
+        for bins, part in (([""], replace(sums, **together)), (sums.spread_edges.tolist(), sums)):
+            for metric, values in (("spread", spread(part)), ("ensemble_mean_rmse", ensemble_mean_error(part))):
+                for place, value, n in zip(bins, values.tolist(), part.n.tolist(), strict=True):
+                    reason = "" if n else (NO_PIXELS if place == "" else EMPTY_BIN)
+                    yield _row(
+                        model, minute, metric, value, units="mm h-1", n_valid=n, undefined_reason=reason, bin=place
+                    )
 
 
 def _pooled(evaluation: Evaluation, kind: str) -> Iterator[tuple[str, float | str, Any]]:
