@@ -47,8 +47,25 @@ def gif_bytes(indices: np.ndarray, *, comment: str = MCH_COMMENT, end: bool = Tr
         codes.append(value)
     if end:
         codes.append(257)
-    bits = (np.array(codes)[:, np.newaxis] >> np.arange(9)) & 1
-    data = np.packbits(bits.ravel().astype(np.uint8), bitorder="little").tobytes()
+    return gif_of_codes(codes, (height, width), comment=comment)
+
+
+def gif_of_codes(codes: list[int], shape: tuple[int, ...], *, comment: str = MCH_COMMENT) -> bytes:
+    """A GIF of 256 colours around a compressed stream; codes get wider where the table has grown so far."""
+    height, width = shape
+    sizes = []
+    entries, size, first = 258, 9, True
+    for code in codes:
+        sizes.append(size)
+        if code == 256:
+            entries, size, first = 258, 9, True
+            continue
+        entries += not first
+        first = False
+        size += entries == 1 << size
+    bits = (np.array(codes)[:, np.newaxis] >> np.arange(12)) & 1
+    used = np.arange(12) < np.array(sizes)[:, np.newaxis]
+    data = np.packbits(bits[used].astype(np.uint8), bitorder="little").tobytes()
     blocks = b"".join(bytes([len(data[at : at + 255])]) + data[at : at + 255] for at in range(0, len(data), 255))
     size = width.to_bytes(2, "little") + height.to_bytes(2, "little")
     note = comment.encode()
