@@ -61,6 +61,7 @@ def frames(
     _check_dimensions(source, variable, {time, placed.y_dimension, placed.x_dimension})
     source.check_size(placed.grid.shape, options)
     part = select(placed.grid, options, source)
+    source.check_declared(options, {"depth": "accumulation", "rate": "rain rate"}.get(quantity.kind, quantity.kind))
     ends, intervals = _times(source, dataset, variable, time, options)
     if quantity.kind == "depth":
         intervals = _depth_intervals(source, variable, [minutes or length for length in intervals], options)

@@ -17,7 +17,7 @@ _EXTENSION, _IMAGE, _TRAILER, _COMMENT = 0x21, 0x2C, 0x3B, 0xFE
 _MAX_CODES = 4096
 # What may become of a compressed stream.
 _WHOLE, _NOT_IN_TABLE, _TOO_MANY, _BREAKS_OFF, _NOT_LONGEST = range(5)
-# Above this share of codes that are not the longest, the encoder did not look for the longest; below, a code was changed.
+# Above this share of codes that are not the longest, the encoder did not look for it; below, a code was changed.
 _CARELESS_SHARE = 0.1
 
 

@@ -32,6 +32,7 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
         kind = text(file["image1"].attrs["image_geo_parameter"]).upper()
         if kind not in (ACCUMULATION, REFLECTIVITY):
             raise source.error(f"image1 holds {kind!r}, wanted {ACCUMULATION} or {REFLECTIVITY}")
+        source.check_declared(options, "accumulation" if kind == ACCUMULATION else "reflectivity")
         image = file["image1/image_data"]
         part = select(_grid(source, file, image.shape, options), options, source)
         stored = read_window(source, image, part.rows, part.columns, options)

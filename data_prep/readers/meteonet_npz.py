@@ -40,7 +40,7 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     with zipfile.ZipFile(source.path) as archive:
         dates = _dates(source, archive, options)
         _check_whole(archive)
-        minutes = options.accumulation_minutes or _MINUTES
+        minutes = source.interval_minutes(_MINUTES, options, lacking="")
         scale = _STEP_MM * per_hour(minutes)
         for date, stored in zip(dates, _fields(source, archive, dates.size, grid.shape), strict=True):
             window = part.cut(stored)

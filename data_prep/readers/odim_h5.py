@@ -95,6 +95,7 @@ def _rain_rate(
     minutes: float | None = None
     used: dict[str, str | float] = {"quantity": quantity}
     declared = _declared_relation(source, data)
+    source.check_declared(options, _kind(quantity))
     if quantity in REFLECTIVITY:
         relation = options.z_relation or declared or OPERA_Z_RELATION
         # The power is slow and most pixels are dry or missing.
@@ -114,6 +115,10 @@ def _rain_rate(
     values[missing] = np.nan
     _check_values(source, values, quantity)
     return values, minutes, used
+
+
+def _kind(quantity: str) -> str:
+    return "reflectivity" if quantity in REFLECTIVITY else "accumulation" if quantity in ACCUMULATION else "rain rate"
 
 
 def _masks(data: h5py.Group, stored: np.ndarray, options: ReadOptions) -> tuple[np.ndarray, np.ndarray]:

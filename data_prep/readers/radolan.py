@@ -62,6 +62,7 @@ class _Header:
 def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     header = _parse(source)
     source.check_size(header.shape, options)
+    source.check_declared(options, "reflectivity" if header.product in REFLECTIVITY else "accumulation")
     width = 1 if header.product in REFLECTIVITY else 2
     wanted = header.length + width * header.shape[0] * header.shape[1]
     if header.total_bytes not in (wanted, wanted - header.length):

@@ -28,6 +28,13 @@ class Source:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._hdf5: h5py.File | None = None
+
+    def close(self) -> None:
+        """Close what `open_hdf5` keeps open."""
+        if self._hdf5 is not None:
+            self._hdf5.close()
+            self._hdf5 = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -89,6 +96,24 @@ class Source:
             )
         return float(given if declared is None else declared)  # type: ignore[arg-type]
 
+    def check_declared(self, options: ReadOptions, kind: str) -> None:
+        """Refuse what is declared of another kind of data than is here, rather than ignore it.
+
+        Args:
+            kind: What the file holds: "reflectivity", "accumulation", or another quantity.
+
+        Raises:
+            DataError: A Z-R relation for what is no reflectivity, an interval for what is no accumulation.
+        """
+        for given, wanted, option in (
+            (options.z_relation, "reflectivity", "--z-relation"),
+            (options.accumulation_minutes, "accumulation", "--accumulation-minutes"),
+        ):
+            if given is not None and kind != wanted:
+                raise self.error(
+                    f"holds {kind}, which {option} says nothing of", f"leave {option} out: it is for {wanted}"
+                )
+
     def check_size(self, shape: tuple[int, ...], options: ReadOptions) -> None:
         """Refuse a grid that is empty or absurdly large, before anything is allocated for it."""
         pixels = 1
@@ -104,12 +129,16 @@ class Source:
 
     @contextmanager
     def open_hdf5(self, options: ReadOptions) -> Iterator[h5py.File]:
-        """The file as HDF5, from memory where it came gzipped."""
-        where: Any = self.path
-        if self.is_gzip:
-            where = io.BytesIO(self.read(8 * options.max_pixels + (1 << 20)))
-        with h5py.File(where, "r") as file:
-            yield file
+        """The file as HDF5, from memory where it came gzipped.
+
+        Several formats are HDF5, and each asks: the file stays open for the next, until `close`.
+        """
+        if self._hdf5 is None:
+            where: Any = self.path
+            if self.is_gzip:
+                where = io.BytesIO(self.read(8 * options.max_pixels + (1 << 20)))
+            self._hdf5 = h5py.File(where, "r")
+        yield self._hdf5
 
     def _open(self) -> Any:
         return gzip.open(self.path, "rb") if self.is_gzip else self.path.open("rb")
