@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
     help="How far back from the newest frame forecasts are still made.",
 )
 @click.option("--minutes", type=float, help="How far ahead; as far as the model was trained unless given.")
-@click.option("--probabilities", is_flag=True, help="Also the chance of reaching each threshold of the model.")
+@click.option("--probabilities", is_flag=True, help="Also the chance of reaching each threshold.")
 @click.option("--members", type=click.IntRange(min=1), help="Ensemble members, of a model that draws them.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the members.")
 @click.option("--format", "format_name", default="auto", show_default=True, help="Format of the files.")
@@ -69,8 +69,6 @@ def command(
 
     if output.absolute().is_relative_to(folder.absolute()):
         raise ConfigError(f"the output {output} lies in the folder that is watched", "choose another -o")
-    if probabilities and members is not None:
-        raise ConfigError("--probabilities belong to one field, --members are many", "give one or the other")
     forecaster = load_forecaster(model)
     default = getattr(forecaster, "output_frames", DEFAULT_LEADS)
     forecasts = LiveForecasts(
@@ -78,7 +76,7 @@ def command(
         output,
         lambda step: leads_until(minutes, step, default),
         catch_up,
-        {"chances": probabilities} if members is None else {"members": members, "seed": seed},
+        {"chances": probabilities} | ({} if members is None else {"members": members, "seed": seed}),
     )
     feed = Feed(folder, archive or output.with_name(f"{output.name}.zarr"), read, patient=not once)
     seconds = float(poll / np.timedelta64(1, "s"))

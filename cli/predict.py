@@ -23,7 +23,7 @@ EXIT_PARTIAL = 5
 @click.option("--to", "last", type=TIME, help="Last issue time.")
 @click.option("--every", type=DURATION_TYPE, help="Distance of issue times, for example 30min.")
 @click.option("--minutes", type=float, help="How far ahead; as far as the model was trained unless given.")
-@click.option("--probabilities", is_flag=True, help="Also the chance of reaching each threshold of the model.")
+@click.option("--probabilities", is_flag=True, help="Also the chance of reaching each threshold.")
 @click.option("--members", type=click.IntRange(min=1), help="Ensemble members, of a model that draws them.")
 @click.option("--seed", type=click.IntRange(min=0), help="The same seed draws the same members; 0 unless given.")
 @click.option("--resume", is_flag=True, help="Keep the forecasts that are there, make the others.")
@@ -53,8 +53,6 @@ def command(
 
     if seed is not None and members is None:
         raise ConfigError("--seed draws members, and none are asked for", "add --members N")
-    if probabilities and members is not None:
-        raise ConfigError("--probabilities belong to one field, --members are many", "give one or the other")
     skipped: Any = ()
     many = any(value is not None for value in (first, last, every))
     if at is not None and many:
@@ -77,7 +75,7 @@ def command(
         times,
         num_leads,
         output,
-        how={"chances": probabilities} if members is None else {"members": members, "seed": seed or 0},
+        how={"chances": probabilities} | ({} if members is None else {"members": members, "seed": seed or 0}),
         overwrite=overwrite,
         resume=resume,
     )

@@ -20,6 +20,7 @@ from torch import nn
 from nowcast.config import Config, config_from_dict
 from nowcast.data.normalize import Normalizer
 from nowcast.errors import ConfigError, DataError
+from nowcast.models.chances import ChanceMap
 from nowcast.models.heads import Head, make_head
 from nowcast.models.registry import build_forecaster
 
@@ -41,6 +42,7 @@ class Bundle:
         pixel_size_km: (dy, dx) that it was trained at; None likewise.
         provenance: Data fingerprints, versions, seed, steps, command, `synthetic`, ...
         decision_levels: For an exceedance head, as calibrated (lead rows of one level a threshold); None: 0.5.
+        chance_map: What the chances that it says are worth, as calibrated; None: they are taken as they are.
     """
 
     net: nn.Module
@@ -51,6 +53,27 @@ class Bundle:
     pixel_size_km: tuple[float, float] | None
     provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     decision_levels: tuple[tuple[float, ...], ...] | None = None
+    chance_map: ChanceMap | None = None
+
+    def __post_init__(self) -> None:
+        if self.chance_map is not None and self.chance_map.thresholds_mm_h != self.thresholds_mm_h:
+            raise ConfigError(
+                f"the map of chances is one of thresholds {self.chance_map.thresholds_mm_h} mm/h, the model says the "
+                f"chances of {self.thresholds_mm_h}",
+                "calibrate the model again",
+            )
+
+    @property
+    def thresholds_mm_h(self) -> tuple[float, ...]:
+        """Thresholds whose chances it can say: those of its exceedance head, or of the scores for an ensemble."""
+        if self.config.model.head == "exceedance":
+            return self.config.model.thresholds_mm_h
+        return self.config.scores.thresholds_mm_h if self.draws_members else ()
+
+    @property
+    def draws_members(self) -> bool:
+        """Whether its net draws the members of an ensemble."""
+        return self.config.model.noise_channels > 0
 
     @property
     def name(self) -> str:
@@ -92,6 +115,7 @@ class Bundle:
             "pixel_size_km": self.pixel_size_km,
             "quantity": "rainfall_rate" if self.step_seconds is not None else "image",
             "decision_levels": self.decision_levels,
+            "chance_map": None if self.chance_map is None else self.chance_map.to_dict(),
             "provenance": dict(self.provenance),
         }
 
@@ -133,6 +157,7 @@ def load_bundle(path: str | Path) -> Bundle:
         net = build_forecaster(config, channels)
         net.load_state_dict(load_file(folder / WEIGHTS))
         step, size, levels = values["step_seconds"], values["pixel_size_km"], values.get("decision_levels")
+        chance_map = values.get("chance_map")
         return Bundle(
             net.eval(),
             config,
@@ -142,6 +167,7 @@ def load_bundle(path: str | Path) -> Bundle:
             None if size is None else (float(size[0]), float(size[1])),
             dict(values["provenance"]),
             None if levels is None else tuple(tuple(map(float, row)) for row in levels),
+            None if chance_map is None else ChanceMap.from_dict(chance_map),
         )
     except ConfigError as error:
         raise DataError(f"the model bundle {folder} cannot be used: {error.message}", error.hint) from error

@@ -119,9 +119,13 @@ class Nowcaster:
 
     @property
     def thresholds_mm_h(self) -> tuple[float, ...]:
-        """The thresholds whose chances the model forecasts; none for a mean head."""
-        head = self.bundle.head
-        return head.thresholds_mm_h if isinstance(head, Exceedance) else ()
+        """The thresholds whose chances the model forecasts; none for a mean head without members."""
+        return self.bundle.thresholds_mm_h
+
+    @property
+    def chances_are_calibrated(self) -> bool:
+        """Whether its chances are those that `nowcast calibrate` found to come true."""
+        return self.bundle.chance_map is not None
 
     def forecast_frames(self, frames: np.ndarray, num_leads: int) -> np.ndarray:
         """Rain rates (num_leads, H, W) float32 [mm/h] after the last of `frames` (T, H, W).
@@ -164,16 +168,23 @@ class Nowcaster:
     def forecast_chances(self, frames: np.ndarray, num_leads: int) -> tuple[np.ndarray, np.ndarray]:
         """Rain rates as `forecast_frames`, and the chances (num_leads, K, H, W) float32 of reaching each threshold.
 
+        The chances are calibrated where the model is.
+
         Raises:
             ConfigError: The model has a mean head: it forecasts no chances.
         """
-        if not self.thresholds_mm_h:
+        if not isinstance(self.bundle.head, Exceedance):
             raise ConfigError(
                 f"{self.name} forecasts one field and no probabilities", "train a model with model.head=exceedance"
             )
         (output,) = self._outputs(frames, num_leads, [None])
         chances = torch.sigmoid(output.logits.float()).cpu().numpy()
-        return self._read(output), np.stack([output.placed(chances[:, k]) for k in range(chances.shape[1])], axis=1)
+        placed = np.stack([output.placed(chances[:, k]) for k in range(chances.shape[1])], axis=1)
+        return self._read(output), self.calibrated(placed)
+
+    def calibrated(self, chances: np.ndarray) -> np.ndarray:
+        """Chances (L, K, H, W) of the model's thresholds as they came true; as they are where it is not calibrated."""
+        return chances if self.bundle.chance_map is None else self.bundle.chance_map(chances)
 
     def _outputs(self, frames: np.ndarray, num_leads: int, noise: Iterable[torch.Tensor | None]) -> Iterator[_Output]:
         """What the net gives for each noise (1, N, H, W), or none; motion and inputs are made once."""

@@ -7,7 +7,7 @@ the walk over many issue times.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,9 @@ from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
+
+# Thresholds [mm/h] of the probabilities of an ensemble whose maker names none.
+ENSEMBLE_THRESHOLDS = (0.1, 0.5, 1.0, 5.0, 10.0)
 
 
 class FramesForecaster(Protocol):
@@ -135,7 +138,8 @@ def forecast_at(
     """The forecast issued at `issue_time` from the frames up to and including that time.
 
     Args:
-        chances: Also the chance of reaching each of the model's thresholds; the model must have an exceedance head.
+        chances: Also the chance of reaching each of the model's thresholds: of an exceedance head, or with `members`
+            the share of members that reach it. Calibrated where the model is.
         members: Size of the ensemble, of a model that draws one; None for one field.
         seed: The same seed, issue time and frames give the same members.
 
@@ -165,7 +169,9 @@ def forecast_at(
     probability: np.ndarray | None = None
     thresholds: tuple[float, ...] = ()
     if members is not None:
-        rain_rate = _members(forecaster, frames, num_leads, members, _seed_at(seed, issue_time), chances=chances)
+        rain_rate = _members(forecaster, frames, num_leads, members, _seed_at(seed, issue_time))
+        if chances:
+            probability, thresholds = _member_chances(forecaster, rain_rate)
     elif chances:
         rain_rate, probability, thresholds = _with_chances(forecaster, frames, num_leads)
     else:
@@ -182,6 +188,7 @@ def forecast_at(
             "input_times": f"{first_input}Z to {issue_time}Z",
             "synthetic": source.is_synthetic,
             **_origin(forecaster, source, members, seed),
+            **({"calibrated_probabilities": _calibrated(forecaster) is not None} if chances else {}),
             **(attributes or {}),
         },
         None if probability is None else probability[None],
@@ -243,23 +250,40 @@ def _minutes(lead_times: np.ndarray) -> str:
     return f"{minutes[0]:g} to {minutes[-1]:g}"
 
 
-def _members(
-    forecaster: FramesForecaster, frames: np.ndarray, num_leads: int, members: int, seed: int, *, chances: bool
-) -> np.ndarray:
+def _members(forecaster: FramesForecaster, frames: np.ndarray, num_leads: int, members: int, seed: int) -> np.ndarray:
     forecast_members = getattr(forecaster, "forecast_members", None)
     if forecast_members is None:
         raise ConfigError(
             f"{forecaster.name} forecasts one field and no members",
             "give a model trained with model.noise_channels and loss.name=crps, or pysteps-steps",
         )
-    if members < 1 or chances:
-        raise ConfigError(f"{members} members{' with chances' if chances else ''} cannot be", "leave one of them out")
+    if members < 1:
+        raise ConfigError(f"an ensemble of {members} members cannot be", "give at least 1")
     return np.asarray(forecast_members(frames, num_leads, members, seed))
 
 
 def _seed_at(seed: int, issue_time: np.datetime64) -> int:
     """A seed for an issue time: the noise of one forecast is not that of the next."""
     return int(np.random.SeedSequence([seed, int(issue_time.astype("int64")) & (2**64 - 1)]).generate_state(1)[0])
+
+
+def _member_chances(forecaster: FramesForecaster, members: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Chances (L, K, H, W) and their thresholds, of members (M, L, H, W)."""
+    thresholds = tuple(getattr(forecaster, "thresholds_mm_h", ())) or ENSEMBLE_THRESHOLDS
+    shares, calibrated = member_shares(members, thresholds), _calibrated(forecaster)
+    return shares if calibrated is None else calibrated(shares), thresholds
+
+
+def member_shares(members: np.ndarray, thresholds_mm_h: Sequence[float]) -> np.ndarray:
+    """Share of members (M, L, H, W) [mm/h] that reach each threshold, (L, K, H, W) float32; NaN where any is NaN."""
+    missing = np.isnan(members).any(axis=0)
+    shares = [(members >= threshold).mean(axis=0, dtype=np.float32) for threshold in thresholds_mm_h]
+    return np.stack([np.where(missing, np.float32(np.nan), share) for share in shares], axis=1)
+
+
+def _calibrated(forecaster: FramesForecaster) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What turns chances into those that come true, of a forecaster that was calibrated."""
+    return getattr(forecaster, "calibrated", None) if getattr(forecaster, "chances_are_calibrated", False) else None
 
 
 def _with_chances(

@@ -8,8 +8,9 @@ import torch
 
 from nowcast.config import load_config
 from nowcast.data.normalize import Normalizer
-from nowcast.errors import DataError
+from nowcast.errors import ConfigError, DataError
 from nowcast.models.bundle import DESCRIPTION, FORMAT_VERSION, WEIGHTS, Bundle, load_bundle
+from nowcast.models.chances import ChanceMap
 from nowcast.models.registry import build_forecaster
 
 
@@ -110,3 +111,11 @@ def test_a_damaged_description_is_named(tmp_path, key, value):
     (folder / DESCRIPTION).write_text(json.dumps(values))
     with pytest.raises(DataError, match=f"the model bundle {folder} cannot be"):
         load_bundle(folder)
+
+
+def test_a_map_of_chances_travels_along_and_belongs_to_the_thresholds_of_the_head(tmp_path):
+    said, happened = ((((0.1, 0.9), ()),), (((0.0, 0.5), ()),))
+    saved = bundle(chance_map=ChanceMap((0.5, 2.0), said, happened))
+    assert load_bundle(saved.save(tmp_path / "model")).chance_map == saved.chance_map
+    with pytest.raises(ConfigError, match=r"thresholds \(1.0, 3.0\) mm/h, the model says the chances of \(0.5, 2.0\)"):
+        bundle(chance_map=ChanceMap((1.0, 3.0), said, happened))
