@@ -330,7 +330,9 @@ def _readable(dataset: xr.Dataset, count: int) -> Iterator[int]:
 def _description(
     dataset: xr.Dataset, variable: xr.DataArray, source_format: str, relation: ZRelation | None
 ) -> dict[str, str | float]:
-    found: dict[str, str | float] = {"source_format": source_format, "quantity": str(variable.name)}
+    # An archive of this program tells what its rain was made from, so that files of that may join it.
+    quantity = text(dataset.attrs.get("quantity", "")) or str(variable.name)
+    found: dict[str, str | float] = {"source_format": source_format, "quantity": quantity}
     for name, keys in (
         ("institution", ("institution",)),
         ("licence", ("license", "licence")),

@@ -19,6 +19,7 @@ from data_prep.readers.fmi_pgm import FMI_Z_RELATION, byte_rain_rates
 from data_prep.readers.frame import RadarFrame
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
+from data_prep.readers.scaling import look_up
 from data_prep.readers.selection import select
 from data_prep.readers.source import Source
 from nowcast.data.grid import Grid
@@ -47,7 +48,7 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
         raise source.error(f"declares nodata {no_data:g} and undetect {dry:g}, wanted codes of a byte")
     rates = byte_rain_rates(relation, gain=gain, offset=offset, dry=int(dry), no_data=int(no_data))
     yield RadarFrame(
-        part.coarse(rates[values]),
+        part.coarse(look_up(rates, values)),
         _time(source, items, options),
         part.grid,
         attributes={

@@ -6,6 +6,8 @@ import datetime
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pyproj
@@ -13,6 +15,7 @@ import pyproj
 from data_prep.readers.frame import RadarFrame
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
+from data_prep.readers.scaling import look_up
 from data_prep.readers.selection import select
 from data_prep.readers.source import Source
 from nowcast.data.grid import Grid
@@ -50,9 +53,9 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
         )
     values = np.frombuffer(contents, dtype=np.uint8, offset=header.length).reshape(header.height, header.width)
     relation = options.z_relation or FMI_Z_RELATION
-    part = select(_grid(source, header), options, source)
+    part = select(_grid(header.width, header.height, _geometry(source, header.comments)), options, source)
     yield RadarFrame(
-        part.coarse(byte_rain_rates(relation)[part.cut(values)]),
+        part.coarse(look_up(byte_rain_rates(relation), part.cut(values))),
         _time(source, header.comments, options),
         part.grid,
         attributes={
@@ -66,6 +69,7 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     )
 
 
+@lru_cache(maxsize=8)
 def byte_rain_rates(
     relation: ZRelation, *, gain: float = GAIN, offset: float = OFFSET, dry: int = DRY, no_data: int = NO_DATA
 ) -> np.ndarray:
@@ -73,7 +77,9 @@ def byte_rain_rates(
     rates = relation.rain_rate(np.arange(256) * gain + offset)
     rates[dry] = 0.0
     rates[no_data] = np.nan
-    return rates.astype(np.float32)
+    table = rates.astype(np.float32)
+    table.setflags(write=False)
+    return table
 
 
 def _matches(source: Source) -> bool:
@@ -120,30 +126,47 @@ def _time(source: Source, comments: dict[str, str], options: ReadOptions) -> np.
         raise source.error(f"its obstime {stamp!r} is not a time YYYYmmddHHMM") from error
 
 
-def _grid(source: Source, header: _Header) -> Grid:
-    """From the outer corner bottomleft and metres per pixel; checked against topright."""
-    comments = header.comments
+class _Geometry(NamedTuple):
+    """What the header says of the place of its pixels: (longitude, latitude) in degrees, pixels in metres."""
+
+    longitude_0: float
+    latitude_0: float
+    parallel: float
+    dx: float
+    dy: float
+    bottom_left: tuple[float, ...]
+    top_right: tuple[float, ...]
+
+
+def _geometry(source: Source, comments: dict[str, str]) -> _Geometry:
     if comments.get("type") != "stereographic":
         raise source.error(f"its projection is {comments.get('type')!r}, wanted stereographic")
-    longitude_0, latitude_0, parallel = (
-        _numbers(source, comments, key, 1)[0] for key in ("centrallongitude", "centrallatitude", "truelatitude")
-    )
-    dx, dy = (_numbers(source, comments, key, 1)[0] for key in ("metersperpixel_x", "metersperpixel_y"))
-    if not (dx > 0 and dy > 0):
-        raise source.error(f"pixels of {dx} by {dy} m")
+    names = ("centrallongitude", "centrallatitude", "truelatitude", "metersperpixel_x", "metersperpixel_y")
+    numbers = [_numbers(source, comments, name, 1)[0] for name in names]
+    if not (numbers[3] > 0 and numbers[4] > 0):
+        raise source.error(f"pixels of {numbers[3]} by {numbers[4]} m")
+    corners = [tuple(_numbers(source, comments, name, 2)) for name in ("bottomleft", "topright")]
+    return _Geometry(*numbers, *corners)  # type: ignore[arg-type]
+
+
+# File after file has the same, and projecting its corners takes as long as a third of the pixels.
+@lru_cache(maxsize=8)
+def _grid(width: int, height: int, geometry: _Geometry) -> Grid:
+    """From the outer corner bottomleft and metres per pixel; checked against topright."""
+    dx, dy = geometry.dx, geometry.dy
     crs = pyproj.CRS(
-        f"+proj=stere +lat_0={latitude_0} +lat_ts={parallel} +lon_0={longitude_0} +R={_SPHERE_M} +units=m +type=crs"
+        f"+proj=stere +lat_0={geometry.latitude_0} +lat_ts={geometry.parallel} +lon_0={geometry.longitude_0} "
+        f"+R={_SPHERE_M} +units=m +type=crs"
     )
-    corners = [_numbers(source, comments, key, 2) for key in ("bottomleft", "topright")]
     to_grid = pyproj.Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True)
-    (left, right), (bottom, top) = to_grid.transform(*np.transpose(corners))
-    size = (header.width * dx, header.height * dy)
+    (left, right), (bottom, top) = to_grid.transform(*np.transpose([geometry.bottom_left, geometry.top_right]))
+    size = (width * dx, height * dy)
     if not (abs(right - left - size[0]) < 0.5 * dx and abs(top - bottom - size[1]) < 0.5 * dy):
-        raise source.error(
-            f"its corners lie {right - left:.0f} by {top - bottom:.0f} m apart, but {header.height}x{header.width} "
+        raise DataError(
+            f"its corners lie {right - left:.0f} by {top - bottom:.0f} m apart, but {height}x{width} "
             f"pixels of {dx:g} by {dy:g} m make {size[0]:.0f} by {size[1]:.0f} m"
         )
-    return Grid.from_corner(left, bottom + size[1], dx, dy, (header.height, header.width), crs)
+    return Grid.from_corner(left, bottom + size[1], dx, dy, (height, width), crs)
 
 
 def _numbers(source: Source, comments: dict[str, str], key: str, count: int) -> list[float]:

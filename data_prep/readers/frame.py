@@ -36,8 +36,8 @@ class RadarFrame:
         rain_rate = np.asarray(self.rain_rate, dtype=np.float32)
         if rain_rate.shape != self.grid.shape:
             raise DataError(f"a field of shape {rain_rate.shape} does not fit its grid of {self.grid.shape}")
-        with np.errstate(invalid="ignore"):
-            if np.any(rain_rate < 0) or np.any(np.isinf(rain_rate)):
-                raise DataError("a rain rate must be finite and not negative; missing pixels are NaN")
+        # fmin and fmax pass over NaN, and no field of booleans is made; where all is NaN, so are they.
+        if np.fmin.reduce(rain_rate, axis=None) < 0 or np.fmax.reduce(rain_rate, axis=None) == np.inf:
+            raise DataError("a rain rate must be finite and not negative; missing pixels are NaN")
         object.__setattr__(self, "rain_rate", rain_rate)
         object.__setattr__(self, "valid_time", self.valid_time.astype("datetime64[s]"))

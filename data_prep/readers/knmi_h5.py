@@ -6,6 +6,7 @@ import datetime
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -15,7 +16,7 @@ from data_prep.readers.frame import RadarFrame
 from data_prep.readers.hdf5 import read_window
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
-from data_prep.readers.scaling import per_hour, rescale
+from data_prep.readers.scaling import convert, per_hour, rescale
 from data_prep.readers.selection import select
 from data_prep.readers.source import HDF5, Source, number, text
 from nowcast.data.grid import Grid
@@ -34,13 +35,14 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
             raise source.error(f"image1 holds {kind!r}, wanted {ACCUMULATION} or {REFLECTIVITY}")
         source.check_declared(options, "accumulation" if kind == ACCUMULATION else "reflectivity")
         image = file["image1/image_data"]
-        part = select(_grid(source, file, image.shape, options), options, source)
+        part = select(_grid(image.shape, _geometry(source, file, image.shape, options)), options, source)
         stored = read_window(source, image, part.rows, part.columns, options)
-        minutes = _interval_minutes(source, file, options) if kind == ACCUMULATION else None
+        start, end = (_moment(source, file, f"product_datetime_{which}") for which in ("start", "end"))
+        minutes = _interval_minutes(source, start, end, options) if kind == ACCUMULATION else None
         relation = options.z_relation or KNMI_Z_RELATION
         frame = RadarFrame(
             part.coarse(_rain_rate(source, file, stored, minutes, relation, options)),
-            _moment(source, file, "product_datetime_end"),
+            end,
             part.grid,
             interval_minutes=minutes,
             attributes={
@@ -76,27 +78,27 @@ def _rain_rate(
         found = text(calibration.get("calibration_formulas", ""))
         raise source.error(f"its calibration is {found!r}, wanted such as 'GEO=0.01*PV+0.0'")
     gain, offset = formula.group(1), (formula.group(2) or "0").replace(" ", "")
-    missing = np.zeros(stored.shape, dtype=bool)
-    for name in ("calibration_missing_data", "calibration_out_of_image"):
-        if name in calibration:
-            missing |= stored == number(calibration[name])
-    if stored.dtype.kind == "f":
-        missing |= np.isnan(stored)
-    for value in options.missing_values:
-        missing |= stored == value
-    if minutes is not None:
-        rate = rescale(stored, gain, offset, factor=per_hour(minutes))
-    else:
-        # The code 0 is "below the lowest reflectivity", whatever the formula makes of it.
-        rate = np.where(stored == 0, 0.0, relation.rain_rate(rescale(stored, gain, offset)))
-    rate[missing] = np.nan
-    if np.nanmin(rate, initial=0.0) < 0:
-        raise source.error(f"its formula {formula.group(0)!r} gives negative rain, {np.nanmin(rate):g} mm/h")
+    names = [name for name in ("calibration_missing_data", "calibration_out_of_image") if name in calibration]
+    missing_codes = {*(number(calibration[name]) for name in names), *options.missing_values}
+
+    def rates(stored: np.ndarray) -> np.ndarray:
+        if minutes is not None:
+            rate = rescale(stored, gain, offset, factor=per_hour(minutes))
+        else:
+            # The code 0 is "below the lowest reflectivity", whatever the formula makes of it.
+            rate = np.where(stored == 0, 0.0, relation.rain_rate(rescale(stored, gain, offset)))
+        for code in missing_codes:
+            rate[stored == code] = np.nan
+        return rate
+
+    rate = convert(stored, rates)
+    lowest = np.fmin.reduce(rate, axis=None)
+    if lowest < 0:
+        raise source.error(f"its formula {formula.group(0)!r} gives negative rain, {lowest:g} mm/h")
     return rate
 
 
-def _interval_minutes(source: Source, file: h5py.File, options: ReadOptions) -> float:
-    start, end = (_moment(source, file, f"product_datetime_{which}") for which in ("start", "end"))
+def _interval_minutes(source: Source, start: np.datetime64, end: np.datetime64, options: ReadOptions) -> float:
     declared = float((end - start) / np.timedelta64(60, "s")) if end > start else None
     return source.interval_minutes(
         declared, options, lacking=f"an accumulation from {start} to {end}, wanted its interval"
@@ -111,8 +113,18 @@ def _moment(source: Source, file: h5py.File, name: str) -> np.datetime64:
         raise source.error(f"its {name} {stamp!r} is not a time such as 26-AUG-2010;00:05:00.000") from error
 
 
-def _grid(source: Source, file: h5py.File, shape: tuple[int, ...], options: ReadOptions) -> Grid:
-    """From the projection, in km, and the offsets in pixels of the north-west corner (pixel definition LU)."""
+class _Geometry(NamedTuple):
+    """What a file says of the place of its pixels, in km and in pixels; corners in degrees."""
+
+    proj: str
+    dx: float
+    dy: float
+    column_offset: float
+    row_offset: float
+    corners: tuple[float, ...]
+
+
+def _geometry(source: Source, file: h5py.File, shape: tuple[int, ...], options: ReadOptions) -> _Geometry:
     source.check_size(shape, options)
     geographic = file["geographic"].attrs
     declared = tuple(int(number(geographic[f"geo_number_{axis}"])) for axis in ("rows", "columns"))
@@ -120,21 +132,32 @@ def _grid(source: Source, file: h5py.File, shape: tuple[int, ...], options: Read
         raise source.error(f"declares {declared} rows and columns, but its image has {shape}")
     if text(geographic.get("geo_pixel_def", "")) != "LU" or text(geographic.get("geo_dim_pixel", "")) != "KM,KM":
         raise source.error("its pixels are not defined by their upper left corner in km")
-    proj = text(file["geographic/map_projection"].attrs["projection_proj4_params"])
-    crs = _projection_in_metres(proj)
     dx, dy = (number(geographic[f"geo_pixel_size_{axis}"]) for axis in ("x", "y"))
     if not (dx > 0 > dy):
         raise source.error(f"pixels of {dx} by {dy} km, wanted a positive and a negative size (north first)")
-    left = number(geographic["geo_column_offset"]) * dx * 1000.0
-    top = number(geographic["geo_row_offset"]) * dy * 1000.0
-    grid = Grid.from_corner(left, top, dx * 1000.0, -dy * 1000.0, (shape[0], shape[1]), crs)
-    _check_corners(source, grid, np.asarray(geographic.get("geo_product_corners", ()), dtype=float))
+    return _Geometry(
+        text(file["geographic/map_projection"].attrs["projection_proj4_params"]),
+        dx,
+        dy,
+        number(geographic["geo_column_offset"]),
+        number(geographic["geo_row_offset"]),
+        tuple(np.asarray(geographic.get("geo_product_corners", ()), dtype=float).tolist()),
+    )
+
+
+# File after file has the same, and parsing the projection takes as long as decoding the pixels.
+@lru_cache(maxsize=8)
+def _grid(shape: tuple[int, int], geometry: _Geometry) -> Grid:
+    """From the projection, in km, and the offsets in pixels of the north-west corner (pixel definition LU)."""
+    dx, dy = geometry.dx * 1000.0, geometry.dy * 1000.0
+    left, top = geometry.column_offset * dx, geometry.row_offset * dy
+    grid = Grid.from_corner(left, top, dx, -dy, shape, _projection_in_metres(geometry.proj))
+    _check_corners(grid, np.array(geometry.corners))
     return grid
 
 
-@lru_cache(maxsize=8)
 def _projection_in_metres(proj: str) -> pyproj.CRS:
-    """The declared projection, kept once parsed; its radii are in km, which PROJ takes for metres."""
+    """The declared projection; its radii are in km, which PROJ takes for metres."""
     parts = dict(part.lstrip("+").split("=", 1) for part in proj.split() if "=" in part)
     for name in ("a", "b"):
         if name in parts and float(parts[name]) < 10_000:
@@ -145,7 +168,7 @@ def _projection_in_metres(proj: str) -> pyproj.CRS:
         raise DataError(f"its projection {proj!r} is not understood") from error
 
 
-def _check_corners(source: Source, grid: Grid, corners: np.ndarray) -> None:
+def _check_corners(grid: Grid, corners: np.ndarray) -> None:
     """The declared corners (longitude, latitude; lower left, upper left, upper right, lower right) against the grid."""
     if corners.size != 8:
         return
@@ -157,7 +180,7 @@ def _check_corners(source: Source, grid: Grid, corners: np.ndarray) -> None:
     apart = np.hypot(np.array(x) - [west, west, east, east], np.array(y) - [south, north, north, south]).max()
     # They are given in thousandths of a degree.
     if not apart < dx:
-        raise source.error(f"its declared corners lie {apart / 1000:.1f} km from those of its offsets and pixel size")
+        raise DataError(f"its declared corners lie {apart / 1000:.1f} km from those of its offsets and pixel size")
 
 
 READER = Reader(

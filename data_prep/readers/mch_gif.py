@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterator
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from data_prep.readers.frame import RadarFrame
 from data_prep.readers.gif import GifError, comment_of, parse_gif
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
+from data_prep.readers.scaling import look_up
 from data_prep.readers.selection import select
 from data_prep.readers.source import Source
 from nowcast.data.grid import Grid
@@ -39,6 +41,19 @@ def class_depths_mm() -> np.ndarray:
     return depth
 
 
+@lru_cache(maxsize=8)
+def _class_rates(minutes: float) -> np.ndarray:
+    """(256,) float32 [mm/h]: the rain rate of each class."""
+    rates = rate_from_accumulation(class_depths_mm(), interval_minutes=minutes).astype(np.float32)
+    rates.setflags(write=False)
+    return rates
+
+
+@cache
+def _grid() -> Grid:
+    return Grid.from_corner(_LEFT, _TOP, 1000.0, 1000.0, _SHAPE, "EPSG:21781")
+
+
 def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     try:
         gif = parse_gif(source.read(_MAX_FILE_BYTES))
@@ -47,11 +62,9 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     except GifError as error:
         raise source.error(f"a damaged GIF: {error}", "fetch the file again") from error
     minutes = _interval_minutes(source, gif.comment, options)
-    grid = Grid.from_corner(_LEFT, _TOP, 1000.0, 1000.0, _SHAPE, "EPSG:21781")
-    part = select(grid, options, source)
-    rates = rate_from_accumulation(class_depths_mm(), interval_minutes=minutes).astype(np.float32)
+    part = select(_grid(), options, source)
     yield RadarFrame(
-        part.coarse(rates[part.cut(classes)]),
+        part.coarse(look_up(_class_rates(minutes), part.cut(classes))),
         _time(source, gif.comment),
         part.grid,
         interval_minutes=minutes,

@@ -81,7 +81,11 @@ def detect_format(path: str | Path) -> str:
     Raises:
         DataError: It is not there, is empty, cannot be read, or is of no known format.
     """
-    return _detect(_existing(path)).name
+    source = _existing(path)
+    try:
+        return _detect(source).name
+    finally:
+        source.close()
 
 
 def read_frames(path: str | Path, *, format: str = "auto", options: ReadOptions | None = None) -> Iterator[RadarFrame]:
@@ -101,8 +105,8 @@ def read_frames(path: str | Path, *, format: str = "auto", options: ReadOptions 
     options = options or ReadOptions()
     chosen = None if format == "auto" else reader(format)
     source = _existing(path)
-    chosen = chosen or _detect(source)
     try:
+        chosen = chosen or _detect(source)
         yield from chosen.read(source, options)
     except NowcastError as error:
         if not isinstance(error, DataError) or str(source) in error.message:
@@ -114,9 +118,12 @@ def read_frames(path: str | Path, *, format: str = "auto", options: ReadOptions 
         ) from error
     except Exception as error:
         # The boundary to bytes from outside: whatever a decoder raises on them says that the file is damaged.
+        kind = "file of a known format" if chosen is None else f"{chosen.name} file"
         raise source.error(
-            f"damaged, or not a {chosen.name} file ({type(error).__name__}: {error})", "fetch the file again"
+            f"damaged, or not a {kind} ({type(error).__name__}: {error})", "fetch the file again"
         ) from error
+    finally:
+        source.close()
 
 
 def _existing(path: str | Path) -> Source:

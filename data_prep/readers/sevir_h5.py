@@ -18,6 +18,7 @@ from data_prep.readers.frame import RadarFrame
 from data_prep.readers.hdf5 import check_chunks
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
+from data_prep.readers.scaling import look_up
 from data_prep.readers.selection import select
 from data_prep.readers.source import HDF5, Source, text
 from nowcast.data.grid import Grid
@@ -80,7 +81,7 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
             event = array[number][::-1]
             for index, time in enumerate(times):
                 yield RadarFrame(
-                    part.coarse(rates[part.cut(event[:, :, index])]),
+                    part.coarse(look_up(rates, part.cut(event[:, :, index]))),
                     time,
                     part.grid,
                     attributes={**attributes, "event": identity},

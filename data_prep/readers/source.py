@@ -64,16 +64,20 @@ class Source:
         Raises:
             DataError: More than `limit` bytes, or a gzip stream that is cut short or fails its checksum.
         """
+        # No more than a stream of `limit` bytes can take when it does not compress at all.
+        packed_limit = limit + limit // 1000 + HEAD_BYTES if self.is_gzip else limit + 1
+        with self.path.open("rb") as file:
+            contents = file.read(packed_limit)
         try:
-            with self._open() as file:
-                contents = bytes(file.read(limit + 1))
-                if len(contents) > limit:
-                    raise self.error(
-                        f"holds more than the {limit} bytes that its header accounts for or that are allowed",
-                        "it is not what it says, or raise max_pixels (--max-pixels)",
-                    )
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            if self.is_gzip:
+                contents = _ungzipped(contents, limit + 1)
+        except (EOFError, zlib.error) as error:
             raise self.error(f"the gzip stream is damaged: {error}", "fetch the file again") from error
+        if len(contents) > limit:
+            raise self.error(
+                f"holds more than the {limit} bytes that its header accounts for or that are allowed",
+                "it is not what it says, or raise max_pixels (--max-pixels)",
+            )
         return contents
 
     def error(self, finding: str, hint: str | None = None) -> DataError:
@@ -142,6 +146,24 @@ class Source:
 
     def _open(self) -> Any:
         return gzip.open(self.path, "rb") if self.is_gzip else self.path.open("rb")
+
+
+def _ungzipped(packed: bytes, limit: int) -> bytes:
+    """At most `limit` bytes of a gzip stream of one or more members, each checked by its checksum where it ends.
+
+    Raises:
+        EOFError, zlib.error: It is cut short, or damaged.
+    """
+    parts: list[bytes] = []
+    while packed and limit > 0:
+        member = zlib.decompressobj(wbits=31)
+        parts.append(member.decompress(packed, limit))
+        limit -= len(parts[-1])
+        if limit > 0 and not member.eof:
+            raise EOFError("it ends before its end-of-stream marker")
+        # Zeros may fill up the last block.
+        packed = member.unused_data.lstrip(b"\0")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def text(value: Any) -> str:

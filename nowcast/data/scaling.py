@@ -27,11 +27,18 @@ def rescale(stored: np.ndarray, gain: Any = 1, offset: Any = 0, *, factor: Fract
     scale, shift = exact(gain) * factor, exact(offset) * factor
     denominator = np.lcm(scale.denominator, shift.denominator) if _is_small(scale, shift) else 0
     if not np.issubdtype(stored.dtype, np.integer) or denominator == 0:
-        return stored.astype(np.float64) * float(scale) + float(shift)
+        values = stored.astype(np.float64)
+        values *= float(scale)
+        values += float(shift)
+        return values
     numerator = int(scale * int(denominator))
     addend = int(shift * int(denominator))
     # Below 2^53 every product is exact in float64 and the division rounds once.
-    return (stored.astype(np.float64) * numerator + addend) / float(denominator)
+    values = stored.astype(np.float64)
+    values *= numerator
+    values += addend
+    values /= float(denominator)
+    return values
 
 
 def per_hour(interval_minutes: float) -> Fraction:

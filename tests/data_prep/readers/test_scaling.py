@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.readers.scaling import per_hour, rescale
+from data_prep.readers.scaling import convert, look_up, per_hour, rescale
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,34 @@ def test_floats_and_awkward_scales_are_multiplied_as_they_are() -> None:
 def test_an_interval_must_be_positive() -> None:
     with pytest.raises(ValueError, match="must be positive"):
         per_hour(0)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", ">i2", ">u2", "i4", "f4", ">f8"])
+def test_a_field_converted_by_code_or_block_is_converted_pixel_by_pixel(dtype: str) -> None:
+    stored = np.random.default_rng(5).integers(0, 256, (700, 300)).astype("u1").astype(dtype)
+    stored[0] = np.arange(-150, 150).astype(dtype)
+    calls = []
+
+    def rates(values: np.ndarray) -> np.ndarray:
+        calls.append(values.size)
+        converted = rescale(values, "0.05", -1, factor=per_hour(6))
+        converted[values == 7] = np.nan
+        return converted
+
+    found = convert(stored, rates)
+    assert found.dtype == np.float32 and max(calls) < stored.size
+    np.testing.assert_array_equal(found, rates(stored).astype(np.float32))
+    np.testing.assert_array_equal(convert(stored[::-1, 5:], rates), found[::-1, 5:])
+
+
+def test_a_field_with_fewer_pixels_than_codes_is_converted_itself() -> None:
+    seen = []
+    convert(np.ones((3, 4), dtype=np.uint16), lambda stored: seen.append(stored.size) or stored.astype(float))  # type: ignore[func-returns-value]
+    assert seen == [12]
+
+
+def test_codes_are_looked_up_in_windows_as_in_whole_fields() -> None:
+    table = np.arange(256, dtype=np.float32) * 2
+    codes = np.random.default_rng(6).integers(0, 256, (90, 1000)).astype(np.uint8)
+    np.testing.assert_array_equal(look_up(table, codes), codes.astype(np.float32) * 2)
+    np.testing.assert_array_equal(look_up(table, codes[::-1, 3:700:2]), codes[::-1, 3:700:2].astype(np.float32) * 2)
