@@ -200,7 +200,7 @@ def skill(
     from nowcast.data.outputs import require_free
     from nowcast.errors import ConfigError
     from nowcast.report import skill_charts
-    from nowcast.report.analysis import Settings
+    from nowcast.report.decisions import Settings
     from nowcast.report.figures import charts_figure
     from nowcast.report.plot import save_figure
     from nowcast.report.report import SkillReport

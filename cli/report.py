@@ -48,7 +48,7 @@ def command(
     Models are called better or worse only where enough independent rain episodes or days say so.
     """
     from nowcast.data.outputs import require_free
-    from nowcast.report.analysis import Settings
+    from nowcast.report.decisions import Settings
     from nowcast.report.files import write_text
     from nowcast.report.report import SkillReport
     from nowcast.report.verdict import opening

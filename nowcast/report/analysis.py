@@ -8,74 +8,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from nowcast.errors import ConfigError
-from nowcast.verification.bootstrap import MIN_BLOCKS, BlockBootstrap, block_bootstrap, blocks_by_day, blocks_by_event
+from nowcast.report.cross_check import CrossCheck, cross_checks
+from nowcast.report.decisions import (
+    MIN_BLOCKS_SHOWN,
+    BlockKind,
+    Comparison,
+    Estimate,
+    Settings,
+    decide,
+    shown_interval,
+)
+from nowcast.report.sum_analysis import SumAnalysis, analyse_sums
+from nowcast.verification.blocks import blocks_by_day, blocks_by_event
+from nowcast.verification.bootstrap import MIN_BLOCKS, BlockBootstrap, block_bootstrap
 from nowcast.verification.counts import ContingencyCounts, EventCounts
 from nowcast.verification.evaluation import Evaluation
 from nowcast.verification.score_table import score_rows
 from nowcast.verification.scores import SCORES, pool
-from nowcast.verification.significance import benjamini_hochberg
 
-Decision = Literal["better", "worse", "none", "few", "undefined"]
-BlockKind = Literal["episode", "day"]
-# Ranges of the scores that get an interval; CSI alone is tested.
+# Ranges of the scores of counts that get an interval; of them CSI alone is tested.
 BOUNDS = {"csi": (0.0, 1.0), "pod": (0.0, 1.0), "far": (0.0, 1.0), "frequency_bias": (0.0, np.inf)}
 TESTED = "csi"
-# Resamples of the scores that are shown and not tested.
-SHOWN_REPLICATES = 2000
-# Below this many blocks not even a rough interval is shown.
-MIN_BLOCKS_SHOWN = 5
 SIGNS = {">=": "≥", ">": ">"}
 REFERENCES = ("persistence", "extrapolation", "scale-decay", "pysteps")
 DAY = np.timedelta64(86400, "s")
 HOUR = np.timedelta64(3600, "s")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How intervals and decisions are made.
-
-    Attributes:
-        level: Of the intervals.
-        replicates: Resamples behind the tests; the other intervals take at most 2,000.
-        seed: Of the resampling; the same seed gives the same report.
-        blocks: What is resampled: rain episodes of at most a day, or UTC days.
-        false_discovery: Share of false ones among the differences declared, by Benjamini and Hochberg.
-        references: Models that the others are measured against; the baselines unless given.
-    """
-
-    level: float = 0.95
-    replicates: int = 10_000
-    seed: int = 0
-    blocks: BlockKind = "episode"
-    false_discovery: float = 0.05
-    references: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """A score with its interval, (model, lead, threshold); NaN bounds where there is none."""
-
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """CSI of a model minus CSI of a reference on the same cases, (lead, threshold)."""
-
-    model: str
-    reference: str
-    difference: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    p_value: np.ndarray
-    decision: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +53,10 @@ class Analysis:
         counts: (model, lead, threshold), pooled over cases.
         scores: By name, for those in `BOUNDS`.
         n_blocks: (lead, threshold) blocks with an event.
-        comparisons: Each model with each reference, and the models with each other.
+        comparisons: CSI of each model with each reference, and of the models with each other.
         n_tests: Differences that were tested together.
+        cross_checks: Of each comparison.
+        sum_scores: By metric, the scores that are made of sums.
         autocorrelation: Median over the tests of the lag-1 autocorrelation of the blocks; NaN without tests.
     """
 
@@ -108,6 +71,8 @@ class Analysis:
     n_blocks: np.ndarray
     comparisons: tuple[Comparison, ...]
     n_tests: int
+    cross_checks: tuple[CrossCheck, ...]
+    sum_scores: Mapping[str, SumAnalysis]
     autocorrelation: float
 
     @property
@@ -166,7 +131,7 @@ def analyse(evaluation: Evaluation, settings: Settings | None = None) -> Analysi
         ConfigError: A reference that the evaluation does not hold, or settings out of range.
     """
     settings = Settings() if settings is None else settings
-    _check(settings)
+    settings.check()
     references = _references(evaluation, settings)
     candidates = tuple(name for name in evaluation.models if name not in references)
     counts = evaluation.counts.select(models=[*candidates, *references])
@@ -177,7 +142,11 @@ def analyse(evaluation: Evaluation, settings: Settings | None = None) -> Analysi
     made = _bootstraps(table, blocks, pairs, settings)
     pooled = EventCounts(*np.moveaxis(table.sum(axis=1), -1, 0))
     n_blocks = _blocks_with_events(table, blocks)
-    comparisons, n_tests = _comparisons(counts.models, pairs, pooled, made.get(TESTED), n_blocks, settings)
+    named = [(counts.models[i], counts.models[j]) for i, j in pairs]
+    value = SCORES[TESTED](pooled)
+    difference = np.stack([value[i] - value[j] for i, j in pairs]) if pairs else np.empty((0, *value.shape[1:]))
+    tested = made.get(TESTED)
+    comparisons, n_tests = decide(named, difference, None if tested is None else tested.differences, n_blocks, settings)
     return Analysis(
         evaluation,
         settings,
@@ -190,6 +159,8 @@ def analyse(evaluation: Evaluation, settings: Settings | None = None) -> Analysi
         n_blocks,
         comparisons,
         n_tests,
+        cross_checks(counts.models, table, blocks, comparisons, settings),
+        analyse_sums(evaluation, counts, blocks, named, settings),
         _autocorrelation(made.get(TESTED), n_blocks),
     )
 
@@ -219,15 +190,6 @@ def independent_blocks(counts: ContingencyCounts, kind: BlockKind, *, gap: np.ti
     blocks = np.asarray(numbers[order][np.maximum(place, 0)])
     blocks[wet] = numbers
     return blocks.astype(np.int64)
-
-
-def _check(settings: Settings) -> None:
-    for name in ("level", "false_discovery"):
-        value = getattr(settings, name)
-        if not 0.0 < value < 1.0:
-            raise ConfigError(f"{name.replace('_', ' ')} must lie between 0 and 1, got {value:g}")
-    if settings.replicates < 100:
-        raise ConfigError(f"{settings.replicates} resamples are too few for an interval", "take 1000 or more")
 
 
 def _references(evaluation: Evaluation, settings: Settings) -> tuple[str, ...]:
@@ -277,7 +239,7 @@ def _bootstraps(
                 pairs=pairs if name == TESTED else [],
                 bounds=bounds,
                 level=settings.level,
-                replicates=settings.replicates if name == TESTED else min(settings.replicates, SHOWN_REPLICATES),
+                replicates=settings.replicates if name == TESTED else settings.shown_replicates,
                 seed=settings.seed,
             )
             for name, bounds in BOUNDS.items()
@@ -292,43 +254,8 @@ def _blocks_with_events(table: np.ndarray, blocks: np.ndarray) -> np.ndarray:
 
 def _estimate(name: str, pooled: EventCounts, made: BlockBootstrap | None, n_blocks: np.ndarray) -> Estimate:
     value = SCORES[name](pooled)
-    if made is None:
-        nothing = np.full(value.shape, np.nan)
-        return Estimate(value, nothing, nothing)
-    shown = np.broadcast_to(n_blocks >= MIN_BLOCKS_SHOWN, value.shape)
-    low, high = (np.where(shown, bound, np.nan) for bound in (made.scores.low, made.scores.high))
+    low, high, _ = shown_interval(None if made is None else made.scores, value.shape, n_blocks)
     return Estimate(value, low, high)
-
-
-def _comparisons(
-    models: Sequence[str],
-    pairs: Sequence[tuple[int, int]],
-    pooled: EventCounts,
-    made: BlockBootstrap | None,
-    n_blocks: np.ndarray,
-    settings: Settings,
-) -> tuple[tuple[Comparison, ...], int]:
-    value = SCORES[TESTED](pooled)
-    difference = np.stack([value[i] - value[j] for i, j in pairs]) if pairs else np.empty((0, *value.shape[1:]))
-    enough = np.broadcast_to(n_blocks >= MIN_BLOCKS, difference.shape)
-    nothing = np.full(difference.shape, np.nan)
-    low, high, p_value = nothing, nothing, nothing
-    if made is not None:
-        shown = np.broadcast_to(n_blocks >= MIN_BLOCKS_SHOWN, difference.shape)
-        found = made.differences
-        low, high, p_value = (np.where(shown, bound, np.nan) for bound in (found.low, found.high, found.p_value))
-    tested = np.where(enough, p_value, np.nan)
-    found_out = benjamini_hochberg(tested, rate=settings.false_discovery)
-    decision = np.full(difference.shape, "none", dtype=object)
-    decision[found_out.rejected & (low > 0)] = "better"
-    decision[found_out.rejected & (high < 0)] = "worse"
-    decision[~enough] = "few"
-    decision[np.isnan(difference) | (enough & np.isnan(p_value))] = "undefined"
-    comparisons = tuple(
-        Comparison(models[i], models[j], difference[k], low[k], high[k], p_value[k], decision[k])
-        for k, (i, j) in enumerate(pairs)
-    )
-    return comparisons, found_out.tests
 
 
 def _autocorrelation(made: BlockBootstrap | None, n_blocks: np.ndarray) -> float:

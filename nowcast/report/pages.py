@@ -136,7 +136,7 @@ def _by_lead(analysis: Analysis) -> list[dict[str, Any]]:
                     "lead": "all" if minutes is None else f"{minutes:g}",
                     "scores": [tables.score_cell(analysis, "csi", m, lead, t) for m in range(len(analysis.models))],
                     "differences": [
-                        {"text": tables.difference_cell(analysis, c, lead, t), "decision": c.decision[lead, t]}
+                        {"text": tables.difference_cell(c, analysis.n_blocks, lead, t), "decision": c.decision[lead, t]}
                         for c in analysis.comparisons
                     ],
                     "observed": tables.whole(sample["observed"]),
@@ -163,7 +163,8 @@ def _scorecards(analysis: Analysis) -> list[dict[str, Any]]:
                         "decision": comparison.decision[lead, t],
                         "mark": tables.MARKS[comparison.decision[lead, t]],
                         "words": f"{minutes:g} min, {analysis.sign} {threshold:g} mm/h: "
-                        f"{tables.difference_cell(analysis, comparison, lead, t)}, {analysis.n_blocks[lead, t]} "
+                        f"{tables.difference_cell(comparison, analysis.n_blocks, lead, t)}, "
+                        f"{analysis.n_blocks[lead, t]} "
                         f"{block_words(analysis, int(analysis.n_blocks[lead, t]))}",
                     }
                     for lead, minutes in enumerate(analysis.lead_minutes)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from nowcast.report import tables
-from nowcast.report.analysis import DAY, SHOWN_REPLICATES, Analysis
+from nowcast.report.analysis import DAY, Analysis
+from nowcast.report.decisions import SHOWN_REPLICATES
 from nowcast.report.verdict import block_words
 from nowcast.report.words import utc
 

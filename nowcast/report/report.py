@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 from nowcast.report import tables
-from nowcast.report.analysis import Analysis, Settings, analyse
+from nowcast.report.analysis import Analysis, analyse
+from nowcast.report.decisions import Settings
 from nowcast.report.html import render
 from nowcast.report.pages import pictures_of, words_of
 from nowcast.report.verdict import opening, remarks, verdicts
 from nowcast.report.words import listed
 from nowcast.verification.bootstrap import MIN_BLOCKS
 from nowcast.verification.evaluation import Evaluation, merge_evaluations
-from nowcast.verification.score_table import COLUMNS
 
-FORMAT = "nowcast-report-1"
+FORMAT = "nowcast-report-2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +66,9 @@ class SkillReport:
         return cls(analysis, title or f"Skill of {listed(analysis.candidates)}")
 
     def to_csv(self) -> str:
-        """Every score in the columns of scores.csv, with its interval where there is one."""
+        """Every score with its interval where there is one, every difference and its tests, one row each."""
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(buffer, tables.CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(tables.csv_rows(self.analysis))
         return buffer.getvalue()
@@ -107,14 +107,19 @@ class SkillReport:
                     "minimum_blocks_to_rank": MIN_BLOCKS,
                     "block_autocorrelation": analysis.autocorrelation,
                     "tests": analysis.n_tests,
+                    "tests_by_metric": {
+                        "csi": analysis.n_tests,
+                        **{name: found.n_tests for name, found in analysis.sum_scores.items() if found.comparisons},
+                    },
                     "false_discovery_rate": settings.false_discovery,
                 },
                 "scores": [
                     {key: None if value == "" else value for key, value in row.items()}
-                    for row in tables.csv_rows(analysis)
+                    for row in tables.score_table_rows(analysis)
                     if row["aggregation"] == "pooled"
                 ],
                 "differences": list(tables.difference_rows(analysis)),
+                "cross_checks": list(tables.cross_check_rows(analysis)),
                 "samples": list(tables.sample_rows(analysis)),
                 "masks": list(tables.mask_rows(analysis)),
                 "best_and_worst_cases": tables.case_rows(analysis),

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from nowcast.report.analysis import BOUNDS, Analysis, Comparison, group_cases, score_of
+from nowcast.report.analysis import BOUNDS, Analysis, group_cases, score_of
+from nowcast.report.cross_check import compared
+from nowcast.report.decisions import Comparison, Estimate
 from nowcast.verification.bootstrap import MIN_BLOCKS
 from nowcast.verification.evaluation import ranked_cases
-from nowcast.verification.score_table import score_rows
+from nowcast.verification.score_table import COLUMNS, score_rows
 from nowcast.verification.scores import base_rate, csi, pool, undefined_reason
+from nowcast.verification.sum_scores import Cell
 
 MARKS = {"better": "▲", "worse": "▼", "none": "≈", "few": "·", "undefined": "–"}
 MEANINGS = {
@@ -24,40 +27,110 @@ MEANINGS = {
 SHOWN_CASES = 3
 
 
-def csv_rows(analysis: Analysis) -> Iterator[dict[str, Any]]:
+# What the report's CSV file has beyond the columns of scores.csv: rows of differences between two models.
+CSV_COLUMNS = (*COLUMNS, "reference", "p_value", "decision")
+
+
+def score_table_rows(analysis: Analysis) -> Iterator[dict[str, Any]]:
     """The rows of scores.csv with the intervals filled in where they were made."""
-    leads = {float(minute): index for index, minute in enumerate(analysis.lead_minutes)}
+    leads = {minute: index for index, minute in enumerate([*analysis.lead_minutes.tolist(), ""])}
+    places = {
+        name: {tuple("" if part is None else part for part in cell): index for index, cell in enumerate(found.cells)}
+        for name, found in analysis.sum_scores.items()
+    }
     levels = {float(threshold): index for index, threshold in enumerate(analysis.thresholds)}
-    models = {name: index for index, name in enumerate(analysis.models)}
     for row in score_rows(analysis.evaluation):
-        if row["metric"] in BOUNDS and row["aggregation"] == "pooled":
-            lead = -1 if row["lead_minutes"] == "" else leads[row["lead_minutes"]]
-            at = (lead, levels[row["threshold"]])
-            estimate, m = analysis.scores[row["metric"]], models[row["model"]]
-            low, high = (float(bound[m, *at]) for bound in (estimate.low, estimate.high))
-            row["n_blocks"] = int(analysis.n_blocks[at])
-            row["ci_low"], row["ci_high"] = ("" if np.isnan(bound) else bound for bound in (low, high))
+        metric = row["metric"]
+        if row["aggregation"] == "pooled" and row["bin"] == "":
+            lead = leads[row["lead_minutes"]]
+            if metric in BOUNDS:
+                m = analysis.models.index(row["model"])
+                _fill(row, analysis.scores[metric], analysis.n_blocks, m, lead, levels[row["threshold"]])
+            elif metric in analysis.sum_scores:
+                found = analysis.sum_scores[metric]
+                cell = places[metric][row["threshold"], row["scale_km"]]
+                _fill(row, found.estimate, found.n_blocks, found.models.index(row["model"]), lead, cell)
         yield row
+
+
+def _fill(row: dict[str, Any], estimate: Estimate, n_blocks: np.ndarray, m: int, lead: int, cell: int) -> None:
+    low, high = (float(bound[m, lead, cell]) for bound in (estimate.low, estimate.high))
+    row["n_blocks"] = int(n_blocks[lead, cell])
+    row["ci_low"], row["ci_high"] = ("" if np.isnan(bound) else bound for bound in (low, high))
+
+
+def csv_rows(analysis: Analysis) -> Iterator[dict[str, Any]]:
+    """Rows of `CSV_COLUMNS`: scores, then their differences, then what Diebold-Mariano says of those of CSI.
+
+    A difference is a metric of its own, csi_difference; its `decision` is better, worse, none, few or undefined.
+    """
+    blank: dict[str, Any] = dict.fromkeys(CSV_COLUMNS, "")
+    for row in score_table_rows(analysis):
+        yield blank | row
+    counts = analysis.case_counts
+    same = {"aggregation": "pooled"}
+    for row in difference_rows(analysis):
+        units = {} if row["threshold"] is None else {"units": counts.units, "comparison": counts.comparison}
+        plain = {key: "" if _missing(value) else value for key, value in row.items()}
+        yield blank | same | units | plain | {"metric": f"{row['metric']}_difference"}
+    for row in cross_check_rows(analysis):
+        kept = {key: row[key] for key in ("model", "reference", "lead_minutes", "threshold", "p_value", "n_blocks")}
+        plain = {key: "" if _missing(value) else value for key, value in kept.items()}
+        value = "" if _missing(row["statistic"]) else row["statistic"]
+        about = {"metric": "csi_diebold_mariano", "value": value, "decision": row["decision"]}
+        yield blank | same | {"units": counts.units, "comparison": counts.comparison} | plain | about
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and np.isnan(value))
 
 
 def difference_rows(analysis: Analysis) -> Iterator[dict[str, Any]]:
     """Each tested difference; lead_minutes None is all lead times pooled."""
-    for comparison in analysis.comparisons:
+    levels: list[Cell] = [(threshold, None) for threshold in analysis.thresholds.tolist()]
+    families = [("csi", analysis.comparisons, analysis.n_blocks, levels)]
+    families += [(name, found.comparisons, found.n_blocks, list(found.cells))
+                 for name, found in analysis.sum_scores.items()]  # fmt: skip
+    for metric, comparisons, n_blocks, cells in families:
+        for comparison in comparisons:
+            for lead, minutes in enumerate([*analysis.lead_minutes.tolist(), None]):
+                for k, (threshold, scale_km) in enumerate(cells):
+                    at = (lead, k)
+                    yield {
+                        "model": comparison.model,
+                        "reference": comparison.reference,
+                        "lead_minutes": minutes,
+                        "threshold": threshold,
+                        "scale_km": scale_km,
+                        "metric": metric,
+                        "value": float(comparison.difference[at]),
+                        "ci_low": float(comparison.low[at]),
+                        "ci_high": float(comparison.high[at]),
+                        "p_value": float(comparison.p_value[at]),
+                        "n_blocks": int(n_blocks[at]),
+                        "decision": str(comparison.decision[at]),
+                    }
+
+
+def cross_check_rows(analysis: Analysis) -> Iterator[dict[str, Any]]:
+    """Diebold-Mariano beside the bootstrap for each tested difference of CSI."""
+    for comparison, check in zip(analysis.comparisons, analysis.cross_checks, strict=True):
+        made = compared(comparison, check)
         for lead, minutes in enumerate([*analysis.lead_minutes.tolist(), None]):
             for t, threshold in enumerate(analysis.thresholds.tolist()):
                 at = (lead, t)
                 yield {
-                    "model": comparison.model,
-                    "reference": comparison.reference,
+                    "model": check.model,
+                    "reference": check.reference,
                     "lead_minutes": minutes,
                     "threshold": threshold,
-                    "metric": "csi",
-                    "value": float(comparison.difference[at]),
-                    "ci_low": float(comparison.low[at]),
-                    "ci_high": float(comparison.high[at]),
-                    "p_value": float(comparison.p_value[at]),
-                    "n_blocks": int(analysis.n_blocks[at]),
-                    "decision": str(comparison.decision[at]),
+                    "loss_difference": float(check.loss_difference[at]),
+                    "statistic": float(check.statistic[at]),
+                    "p_value": float(check.p_value[at]),
+                    "n_blocks": int(check.n_blocks[at]),
+                    "decision": str(check.decision[at]),
+                    "bootstrap_decision": str(comparison.decision[at]),
+                    "agrees": bool(comparison.decision[at] == check.decision[at]) if made[at] else None,
                 }
 
 
@@ -137,16 +210,24 @@ def score_cell(analysis: Analysis, name: str, m: int, lead: int, t: int) -> str:
     value = float(estimate.value[m, lead, t])
     if np.isnan(value):
         return _reason(analysis, m, lead, t)
-    return f"{number(value)}{_interval(analysis, estimate.low[m, lead, t], estimate.high[m, lead, t], lead, t)}"
+    return estimate_cell(estimate, analysis.n_blocks, m, lead, t)
 
 
-def difference_cell(analysis: Analysis, comparison: Comparison, lead: int, t: int) -> str:
+def estimate_cell(estimate: Estimate, n_blocks: np.ndarray, m: int, lead: int, cell: int) -> str:
+    """The same of any score; `undefined` without a reason."""
+    value, low, high = (float(part[m, lead, cell]) for part in (estimate.value, estimate.low, estimate.high))
+    return number(value) + ("" if np.isnan(value) else _interval(low, high, int(n_blocks[lead, cell])))
+
+
+def difference_cell(comparison: Comparison, n_blocks: np.ndarray, lead: int, cell: int) -> str:
     """`+0.051 [+0.02, +0.08] ▲`."""
-    value = float(comparison.difference[lead, t])
+    value = float(comparison.difference[lead, cell])
     if np.isnan(value):
         return f"undefined {MARKS['undefined']}"
-    interval = _interval(analysis, comparison.low[lead, t], comparison.high[lead, t], lead, t, signed=True)
-    return f"{number(value, signed=True)}{interval} {MARKS[comparison.decision[lead, t]]}"
+    interval = _interval(
+        comparison.low[lead, cell], comparison.high[lead, cell], int(n_blocks[lead, cell]), signed=True
+    )
+    return f"{number(value, signed=True)}{interval} {MARKS[comparison.decision[lead, cell]]}"
 
 
 def number(value: float, *, signed: bool = False) -> str:
@@ -170,10 +251,10 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100 * share:.2g} %"
 
 
-def _interval(analysis: Analysis, low: float, high: float, lead: int, t: int, *, signed: bool = False) -> str:
+def _interval(low: float, high: float, n_blocks: int, *, signed: bool = False) -> str:
     if np.isnan(low) or np.isnan(high):
         return ""
-    rough = "" if analysis.n_blocks[lead, t] >= MIN_BLOCKS else "~"
+    rough = "" if n_blocks >= MIN_BLOCKS else "~"
     return f" {rough}[{number(low, signed=signed)}, {number(high, signed=signed)}]"
 
 

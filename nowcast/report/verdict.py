@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nowcast.report.analysis import Analysis, Comparison
+from nowcast.report.analysis import Analysis
+from nowcast.report.decisions import Comparison
 from nowcast.report.skill_charts import pooled_sums
 from nowcast.verification.bootstrap import MIN_BLOCKS
 from nowcast.verification.scores import frequency_bias

@@ -1,7 +1,7 @@
 """Intervals of pooled scores and of their differences, by resampling whole storms or days.
 
 Pixels, leads and windows of one storm are not independent, so whole blocks of cases are drawn, the same ones for every
-model and with all their leads. Works on contingency counts alone; the scores come in as functions.
+model and with all their leads. Works on contingency counts and on sums that add up; the scores come in as functions.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from typing import Literal
 import numpy as np
 from scipy.stats import norm
 
+from nowcast.verification.blocks import block_totals
 from nowcast.verification.counts import EventCounts
 
 Method = Literal["studentised", "bca", "percentile"]
 Aggregation = Literal["pooled", "mean_over_leads"]
 Score = Callable[[EventCounts], np.ndarray]
+# From parts that add up, (..., part), to a score, (...), unchanged when all parts are multiplied.
+SumsScore = Callable[[np.ndarray], np.ndarray]
 # Below this many blocks with events no model is ranked above another. Measured on simulated storms and days: the
 # studentised interval covers 93 to 97 % from 10 blocks on (tests/benchmarks/results/coverage.md); real blocks are less
 # regular, so twice that is asked for.
@@ -26,67 +29,6 @@ MIN_BLOCKS = 20
 _CHUNK = 500
 # Relative step of the numerical derivative of a score: its square and 1e-16 / step are both far below 1e-6.
 _STEP = 1e-5
-
-
-def blocks_by_day(issue_times: np.ndarray, *, days: int = 1, utc_offset_hours: float = 0.0) -> np.ndarray:
-    """Block number of each case, cases of the same `days` days together; int64, ascending in time from 0.
-
-    Args:
-        issue_times: (case,) datetime64, UTC, in any order.
-        days: Days in a block; take more where the weather of neighbouring days is alike.
-        utc_offset_hours: Moves midnight to the local one, or to an hour with little rain.
-    """
-    times = _times(issue_times)
-    if days < 1:
-        raise ValueError(f"a block needs at least one day, got {days}")
-    shifted = times + np.timedelta64(round(utc_offset_hours * 3600), "s")
-    day = shifted.astype("datetime64[D]").astype(np.int64)
-    return np.unique(day // days, return_inverse=True)[1].astype(np.int64)
-
-
-def blocks_by_event(issue_times: np.ndarray, *, gap: np.timedelta64) -> np.ndarray:
-    """Block number of each case; a new event begins where no case was issued for `gap` or longer.
-
-    Args:
-        issue_times: (case,) datetime64, UTC, in any order. Give the cases with rain alone: dry ones join events.
-        gap: At least the longest lead time plus the span of the input frames, or two events share frames.
-
-    Returns:
-        (case,) int64, ascending in time from 0.
-    """
-    times = _times(issue_times)
-    if gap <= np.timedelta64(0, "s"):
-        raise ValueError(f"the gap between events must be positive, got {gap}")
-    order = np.argsort(times, kind="stable")
-    starts = np.diff(times[order], prepend=times[order][:1]) >= gap
-    blocks = np.empty(times.size, dtype=np.int64)
-    blocks[order] = np.cumsum(starts)
-    return blocks
-
-
-def _times(issue_times: np.ndarray) -> np.ndarray:
-    times = np.asarray(issue_times, dtype="datetime64[s]")
-    if times.ndim != 1 or np.isnat(times).any():
-        raise ValueError("issue times must be one axis of valid times")
-    return times
-
-
-def block_totals(table: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    """Counts summed over the cases of each block, (model, case, ...) -> (model, block, ...), exact.
-
-    Args:
-        table: (model, case, lead_time, threshold, 4), whole numbers.
-        blocks: (case,) whole numbers; equal numbers belong together, wherever they stand.
-    """
-    labels = np.asarray(blocks)
-    if labels.shape != table.shape[1:2]:
-        raise ValueError(f"{labels.shape} block numbers do not fit {table.shape[1]} cases")
-    order = np.argsort(labels, kind="stable")
-    starts = np.flatnonzero(np.diff(labels[order], prepend=labels[order][:1] - 1))
-    sorted_already = np.array_equal(order, np.arange(order.size))
-    # Model by model: a sorted copy of the whole table would double the memory.
-    parts = [np.add.reduceat(m if sorted_already else m[order], starts, axis=0, dtype=np.int64) for m in table]
-    return np.stack(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +101,7 @@ def block_bootstrap(
     Args:
         table: (model, case, lead_time, threshold, 4) counts: hits, false alarms, misses, correct negatives. For a score
             pooled over leads, sum them first and keep the axis.
-        blocks: (case,) block numbers, from `blocks_by_event` or `blocks_by_day`; blocks in the order of time.
+        blocks: (case,) block numbers, from `nowcast.verification.blocks`; blocks in the order of time.
         score: From counts to an array of the same shape, unchanged when all four counts are multiplied (as every
             function in `scores` is).
         pairs: Pairs of models to compare; all by default.
@@ -176,25 +118,99 @@ def block_bootstrap(
     counts = np.asarray(table)
     if counts.ndim != 5 or counts.shape[-1] != 4 or counts.dtype.kind not in "iu":
         raise ValueError(f"counts must be whole, of shape (model, case, lead_time, threshold, 4), got {counts.shape}")
+    totals = block_totals(counts, blocks)
+
+    def of_counts(values: np.ndarray) -> np.ndarray:
+        return np.asarray(score(EventCounts(*np.moveaxis(values, -1, 0))), dtype=np.float64)
+
+    events = totals[..., :3].sum(axis=-1).sum(axis=0).astype(np.float64)
+    chosen = tuple(combinations(range(len(counts)), 2)) if pairs is None else tuple((int(i), int(j)) for i, j in pairs)
+    _check(totals, aggregation, method, level, replicates)
+    sampler = _Sampler(totals, of_counts, chosen, aggregation, _used_categories(totals, of_counts))
+    return _bootstrap(sampler, events, bounds, method, level, replicates, seed)
+
+
+def sum_bootstrap(
+    table: np.ndarray,
+    weight: np.ndarray,
+    blocks: np.ndarray,
+    score: SumsScore,
+    *,
+    pairs: Sequence[tuple[int, int]] = (),
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    level: float = 0.95,
+    replicates: int = 10_000,
+    seed: int = 0,
+) -> BlockBootstrap:
+    """The studentised intervals of `block_bootstrap` for a score of sums that are no counts: errors, FSS, CRPS, Brier.
+
+    Totals of blocks are rounded to about 1e-13 of the largest one, so that every sum of them is exact and the same
+    seed gives the same bytes.
+
+    Args:
+        table: (model, case, lead_time, cell, part); a cell is what has a score of its own, such as a threshold.
+            Infinite or NaN parts leave the scores of their model and cell without an interval.
+        weight: (case, lead_time, cell), not negative: how much of what the score is about a case has. A block
+            without any does not count in `n_blocks`.
+        blocks, pairs, bounds, level, replicates, seed: As in `block_bootstrap`; no pairs unless given.
+        score: From (..., part) to (...), unchanged when all parts are multiplied by one number.
+
+    Raises:
+        ValueError: Shapes that do not fit, fewer than two blocks.
+    """
+    sums = np.asarray(table, dtype=np.float64)
+    if sums.ndim != 5 or np.shape(weight) != sums.shape[1:4]:
+        raise ValueError(
+            f"sums must be of shape (model, case, lead_time, cell, part), got {sums.shape} with weights of "
+            f"{np.shape(weight)}"
+        )
+    totals = _exact(block_totals(sums, blocks))
+    _check(totals, "pooled", "studentised", level, replicates)
+    chosen = tuple((int(i), int(j)) for i, j in pairs)
+    sampler = _Sampler(totals, score, chosen, "pooled", list(range(sums.shape[-1])), floor=1e-3)
+    weights = block_totals(np.asarray(weight, dtype=np.float64)[None], blocks)[0]
+    return _bootstrap(sampler, weights, bounds, "studentised", level, replicates, seed)
+
+
+def _check(totals: np.ndarray, aggregation: str, method: str, level: float, replicates: int) -> None:
     if method not in ("studentised", "bca", "percentile") or aggregation not in ("pooled", "mean_over_leads"):
         raise ValueError(f"unknown method {method!r} or aggregation {aggregation!r}")
     if not 0 < level < 1 or replicates < 1:
         raise ValueError(f"level {level} must lie between 0 and 1, and {replicates} replicates be at least 1")
-    totals = block_totals(counts, blocks)
     if totals.shape[1] < 2:
         raise ValueError("one block of cases has no spread; an interval needs at least two")
-    chosen = tuple(combinations(range(len(counts)), 2)) if pairs is None else tuple((int(i), int(j)) for i, j in pairs)
-    sampler = _Sampler(totals, score, chosen, aggregation)
+
+
+def _exact(totals: np.ndarray) -> np.ndarray:
+    """Totals (model, block, ...) on a grid of a power of two so fine that any draw of blocks adds up exactly."""
+    finite = np.isfinite(totals).all(axis=1, keepdims=True)
+    values = np.where(finite, totals, np.nan)
+    largest = np.abs(np.where(finite, totals, 0.0)).max(axis=1, keepdims=True)
+    # A draw holds as many blocks as there are: its sum stays below 2^53 units.
+    exponent = np.frexp(np.where(largest > 0, largest, 1.0))[1] + int(np.ceil(np.log2(totals.shape[1]))) - 52
+    unit = np.ldexp(1.0, exponent)
+    return np.asarray(np.rint(values / unit) * unit)
+
+
+def _bootstrap(
+    sampler: _Sampler,
+    weights: np.ndarray,
+    bounds: tuple[float, float],
+    method: Method,
+    level: float,
+    replicates: int,
+    seed: int,
+) -> BlockBootstrap:
     estimate, jackknife = sampler.estimate(), sampler.jackknife()
     replicated, pivots = sampler.run(replicates, seed, studentised=method == "studentised")
     made = _intervals(estimate, jackknife, replicated, pivots, method, level)
-    models = len(counts)
-    n_blocks, effective = _block_numbers(totals, aggregation)
+    models = sampler.totals.shape[0]
+    n_blocks, effective = _block_numbers(weights, sampler.aggregation)
     pull = jackknife.mean(axis=1, keepdims=True) - jackknife
     return BlockBootstrap(
         scores=_clip(_part(made, slice(0, models)), bounds),
         differences=_clip(_part(made, slice(models, None)), (bounds[0] - bounds[1], bounds[1] - bounds[0])),
-        pairs=chosen,
+        pairs=sampler.pairs,
         n_blocks=n_blocks,
         effective_blocks=effective,
         block_autocorrelation=_lag_one(pull[models:]),
@@ -206,24 +222,45 @@ def block_bootstrap(
     )
 
 
+def _used_categories(totals: np.ndarray, score: SumsScore) -> list[int]:
+    """Categories that the score depends on: correct negatives fall out of most."""
+    total = totals.sum(axis=1) + 1.0
+    base = score(total)
+    moved = [score(total + np.eye(4)[k] * total) for k in range(4)]
+    return [k for k in range(4) if not np.array_equal(base, moved[k], equal_nan=True)]
+
+
 class _Sampler:
     """Scores, differences and their standard errors for weights of blocks; statistics are models, then pairs.
 
-    Within: S statistics, R replicates, B blocks, M models, L leads, T thresholds, K categories that the score uses.
+    Within: S statistics, R replicates, B blocks, M models, L leads, T thresholds, K parts that the score uses.
     """
 
-    def __init__(self, totals: np.ndarray, score: Score, pairs: tuple[tuple[int, int], ...], aggregation: str) -> None:
+    def __init__(
+        self,
+        totals: np.ndarray,
+        score: SumsScore,
+        pairs: tuple[tuple[int, int], ...],
+        aggregation: Aggregation,
+        used: list[int],
+        *,
+        floor: float | None = None,
+    ) -> None:
+        """`floor`: least size of a part, as a share of its total, by which its step is measured; None is one count."""
         self.totals, self.score, self.pairs, self.aggregation = totals, score, pairs, aggregation
-        self.flat = np.ascontiguousarray(np.moveaxis(totals, 1, 0), dtype=np.float64)  # (B, M, L, T, 4)
-        self.used = self._used_categories()
+        self.flat = np.ascontiguousarray(np.moveaxis(totals, 1, 0), dtype=np.float64)  # (B, M, L, T, part)
+        self.used = used
+        self.size = np.abs(self.flat).sum(axis=0)
+        self.size = np.where(self.size > 0, self.size, 1.0)
+        self.least = np.ones_like(self.size) if floor is None else floor * self.size
         models = range(totals.shape[0])
         self.products = sorted({(m, m) for m in models} | {(min(p), max(p)) for p in pairs})
         if aggregation == "pooled":
             self._prepare_second_moments()
 
     def _scores(self, counts: np.ndarray) -> np.ndarray:
-        """(..., M, L, T, 4) -> (..., M, L, T)."""
-        return np.asarray(self.score(EventCounts(*np.moveaxis(counts, -1, 0))), dtype=np.float64)
+        """(..., M, L, T, part) -> (..., M, L, T)."""
+        return self.score(counts)
 
     def _with_pairs(self, scores: np.ndarray) -> np.ndarray:
         """(..., M, L, T) -> (..., S, L, T), or (..., S, T) for means over leads."""
@@ -234,13 +271,6 @@ class _Sampler:
         by_model = np.moveaxis(scores, axis, 0)
         both = np.concatenate([by_model, *[(by_model[i] - by_model[j])[None] for i, j in self.pairs]])
         return np.moveaxis(both, 0, axis)
-
-    def _used_categories(self) -> list[int]:
-        """Categories that the score depends on: correct negatives fall out of most."""
-        total = self.flat.sum(axis=0) + 1.0
-        base = self._scores(total)
-        moved = [self._scores(total + np.eye(4)[k] * total) for k in range(4)]
-        return [k for k in range(4) if not np.array_equal(base, moved[k], equal_nan=True)]
 
     def estimate(self) -> np.ndarray:
         """(S, ...) of all blocks."""
@@ -274,7 +304,7 @@ class _Sampler:
         slopes = np.empty((len(self.used), *sums.shape[:-1]))
         moved = sums.copy()
         for place, k in enumerate(self.used):
-            step = _STEP * np.maximum(sums[..., k], 1.0)
+            step = _STEP * np.maximum(np.abs(sums[..., k]), self.least[..., k])
             moved[..., k] = sums[..., k] + step
             above = self._scores(moved)
             moved[..., k] = sums[..., k] - step
@@ -309,7 +339,7 @@ class _Sampler:
         """
         bits = min(20, (52 - int(np.ceil(np.log2(len(self.flat))))) // 2)
         kept = np.moveaxis(self.flat[..., self.used], -1, 1)  # (B, K, M, L, T)
-        self.scale = 2.0**bits / np.maximum(kept.sum(axis=0), 1.0)
+        self.scale = 2.0**bits / np.moveaxis(self.size[..., self.used], -1, 0)
         rounded = np.rint(kept * self.scale)
         self.second = {
             (i, j): (rounded[:, :, None, i] * rounded[:, None, :, j]).reshape(len(kept), -1) for i, j in self.products
@@ -421,12 +451,11 @@ def _clip(intervals: Intervals, bounds: tuple[float, float]) -> Intervals:
     return Intervals(intervals.estimate, low, high, intervals.standard_error, intervals.p_value)
 
 
-def _block_numbers(totals: np.ndarray, aggregation: Aggregation) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks with an event and their effective number, (lead_time, threshold) or (threshold,)."""
-    events = totals[..., :3].sum(axis=-1).sum(axis=0).astype(np.float64)  # (B, L, T)
-    n = np.sum(events > 0, axis=0)
-    squares = np.sum(events**2, axis=0)
-    effective = np.divide(events.sum(axis=0) ** 2, squares, out=np.zeros_like(squares), where=squares > 0)
+def _block_numbers(weights: np.ndarray, aggregation: Aggregation) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks with a weight (events) and their effective number, (lead_time, threshold) or (threshold,)."""
+    n = np.sum(weights > 0, axis=0)
+    squares = np.sum(weights**2, axis=0)
+    effective = np.divide(weights.sum(axis=0) ** 2, squares, out=np.zeros_like(squares), where=squares > 0)
     if aggregation == "mean_over_leads":
         # The mean stands on its poorest lead.
         return n.min(axis=0), effective.min(axis=0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nowcast.verification import continuous
-from nowcast.verification.counts import EventCounts
+from nowcast.verification.counts import CONTINGENCY, EventCounts
 from nowcast.verification.fss import fractions_skill_score
 from nowcast.verification.probabilistic import (
     ProbabilitySums,
@@ -29,8 +29,19 @@ from nowcast.verification.probabilistic import (
     roc_curve,
     spread,
 )
-from nowcast.verification.scores import AGGREGATIONS, SCORES, Aggregate, aggregate, csi, far, pod, undefined_reason
+from nowcast.verification.scores import (
+    AGGREGATIONS,
+    SCORES,
+    Aggregate,
+    aggregate,
+    csi,
+    far,
+    pod,
+    pool,
+    undefined_reason,
+)
 from nowcast.verification.spectra import SpectrumSums, band_power_ratio
+from nowcast.verification.sum_scores import SUM_SCORES
 
 if TYPE_CHECKING:
     from nowcast.verification.evaluation import Evaluation
@@ -87,6 +98,7 @@ def score_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     yield from _spectrum_rows(evaluation)
     yield from _crps_rows(evaluation)
     yield from _probability_rows(evaluation)
+    yield from _single_rows(evaluation)
     yield from _rank_rows(evaluation)
     yield from _spread_rows(evaluation)
 
@@ -260,6 +272,43 @@ def _curve_rows(
             yield _row(
                 model, minute, metric, value, undefined_reason=reason, bin=place, **about, **_cells(table, (t, b))
             )
+
+
+def _single_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """CRPS and Brier score of single forecasts that stand beside ensembles: those of an ensemble of one member."""
+    counts = evaluation.counts
+    minutes: list[float | str] = [*counts.lead_minutes.tolist(), ""]
+    together = [pool(counts, axes) for axes in (("case",), ("case", "lead_time"))]
+    for score in SUM_SCORES:
+        ensembles = evaluation.sums.get(score.kind, {})
+        if score.single is None or not ensembles:
+            continue
+        kind, parts_of = score.single
+        for m, model in enumerate(counts.models):
+            if model in ensembles:
+                continue
+            if kind == "counts":
+                by_lead, overall = (
+                    parts_of(EventCounts(*(getattr(part, name)[m] for name in CONTINGENCY))) for part in together
+                )
+            else:
+                held = evaluation.sums[kind][model]
+                by_lead, overall = parts_of(held.pool(0)), parts_of(held.pool())
+            for minute, parts in zip(minutes, [*by_lead, overall], strict=True):
+                thresholds = counts.thresholds.tolist() if kind == "counts" else [""]
+                for cell, threshold in zip(parts, thresholds, strict=True):
+                    value = float(score.score(cell))
+                    yield _row(
+                        model,
+                        minute,
+                        score.metric,
+                        value,
+                        threshold=threshold,
+                        units=counts.units,
+                        comparison=counts.comparison if kind == "counts" else "",
+                        n_valid=int(cell[1]),
+                        undefined_reason=NO_PIXELS if np.isnan(value) else "",
+                    )
 
 
 def _rank_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:

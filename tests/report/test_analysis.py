@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from nowcast.errors import ConfigError
-from nowcast.report.analysis import HOUR, Settings, analyse, group_cases, independent_blocks
+from nowcast.report.analysis import HOUR, analyse, group_cases, independent_blocks
+from nowcast.report.decisions import Settings
 from nowcast.report.provenance import provenance_rows
 from nowcast.report.verdict import lead_ranges, opening, remarks, verdicts
 from nowcast.verification.bootstrap import MIN_BLOCKS

@@ -19,8 +19,9 @@ from click.testing import CliRunner
 from cli.plot import command as plot_command
 from cli.report import command
 from nowcast.errors import ConfigError, DataError
-from nowcast.report.analysis import Settings
+from nowcast.report.decisions import Settings
 from nowcast.report.report import SkillReport, report_schema
+from nowcast.report.tables import CSV_COLUMNS
 from nowcast.verification.counts import CONTINGENCY
 from nowcast.verification.evaluation import Evaluation, merge_evaluations
 from nowcast.verification.score_table import COLUMNS, score_rows
@@ -69,27 +70,45 @@ def test_numbers_on_the_page_are_the_counts() -> None:
 def test_every_file_has_the_same_numbers() -> None:
     made = report()
     values = made.to_dict()
-    from_json = {
-        (row["model"], row["lead_minutes"], row["threshold"], row["metric"]): row
-        for row in values["scores"]
-        if row["threshold"] is not None
-    }
+    keys = ("lead_minutes", "threshold", "scale_km", "bin")
+    from_json = {(row["model"], row["metric"], *(row[key] for key in keys)): row for row in values["scores"]}
+    assert len(from_json) == len(values["scores"])
     rows = list(csv.DictReader(io.StringIO(made.to_csv())))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == CSV_COLUMNS and CSV_COLUMNS[: len(COLUMNS)] == COLUMNS
     checked = 0
     for row in rows:
-        if row["aggregation"] == "pooled" and row["threshold"]:
-            lead = float(row["lead_minutes"]) if row["lead_minutes"] else None
-            other = from_json[row["model"], lead, float(row["threshold"]), row["metric"]]
-            for key in ("value", "ci_low", "ci_high"):
+        if row["aggregation"] == "pooled" and not row["reference"]:
+            place = (float(row[key]) if row[key] else None for key in keys)
+            other = from_json[row["model"], row["metric"], *place]
+            for key in ("value", "ci_low", "ci_high", "n_blocks", "hits", "n_valid"):
                 assert other[key] == (float(row[key]) if row[key] else None)
-            assert other["hits"] == int(row["hits"])
             checked += 1
     assert checked == len(from_json)
-    overall = from_json["net", None, 1.0, "csi"]
+    overall = from_json["net", "csi", None, 1.0, None, None]
     cell = f"{overall['value']:.3f} [{overall['ci_low']:.3f}, {overall['ci_high']:.3f}]"
     assert cell in made.to_markdown()
     assert cell in rows_of_tables(made.to_html())["CSI at ≥ 1 mm/h"][-1][1]
+
+
+def test_differences_and_their_cross_checks_stand_in_both_files() -> None:
+    made = report(with_fields(small_evaluation(cases=22, leads=2, models=("net", "persistence")), members=3, size=24))
+    values = made.to_dict()
+    rows = [row for row in csv.DictReader(io.StringIO(made.to_csv())) if row["reference"]]
+    wanted = values["differences"] + values["cross_checks"]
+    assert len(rows) == len(wanted)
+    for row, other in zip(rows, wanted, strict=True):
+        is_check = "statistic" in other
+        metric = "csi_diebold_mariano" if is_check else f"{other['metric']}_difference"
+        value = other["statistic" if is_check else "value"]
+        assert (row["model"], row["reference"], row["metric"]) == (other["model"], other["reference"], metric)
+        assert (float(row["value"]) if row["value"] else None) == value and row["decision"] == other["decision"]
+        assert (float(row["p_value"]) if row["p_value"] else None) == other["p_value"]
+    metrics = {row["metric"] for row in values["differences"]}
+    assert metrics == {"csi", "mae", "rmse", "correlation", "fss", "csi_max_pool", "csi_mean_pool", "crps",
+                       "brier_score"}  # fmt: skip
+    assert set(values["intervals"]["tests_by_metric"]) == metrics
+    with_interval = {row["metric"] for row in values["scores"] if row["ci_low"] is not None}
+    assert with_interval == metrics | {"pod", "far", "frequency_bias", "mean_error", "fair_crps"}
 
 
 def test_the_json_file_validates_against_the_shipped_schema() -> None:

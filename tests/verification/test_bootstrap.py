@@ -13,7 +13,8 @@ from scipy import stats
 
 from nowcast.verification import bootstrap as b
 from nowcast.verification import scores
-from nowcast.verification.bootstrap import MIN_BLOCKS, block_bootstrap, block_totals, blocks_by_day, blocks_by_event
+from nowcast.verification.blocks import block_totals, blocks_by_day, blocks_by_event
+from nowcast.verification.bootstrap import MIN_BLOCKS, block_bootstrap, sum_bootstrap
 
 
 def storms(models: int = 2, cases: int = 60, leads: int = 2, thresholds: int = 3, seed: int = 0) -> np.ndarray:
@@ -252,6 +253,57 @@ def test_what_cannot_be_resampled_is_refused():
         blocks_by_event(np.array(["2024-01-01"], "datetime64[s]"), gap=np.timedelta64(0, "s"))
     with pytest.raises(ValueError, match="valid times"):
         blocks_by_day(np.array(["NaT"], "datetime64[s]"))
+
+
+def csi_parts(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., 2) hits and events, and the events of all models as weights."""
+    events = table[..., :3].sum(axis=-1)
+    return np.stack([table[..., 0], events], axis=-1).astype(float), events.sum(axis=0).astype(float)
+
+
+def test_intervals_of_sums_are_those_of_counts_where_the_sums_are_counts():
+    table = storms()
+    parts, weight = csi_parts(table)
+    one = block_bootstrap(table, BLOCKS, scores.csi, replicates=500, seed=3)
+    two = sum_bootstrap(parts, weight, BLOCKS, lambda x: x[..., 0] / x[..., 1], pairs=[(0, 1)], replicates=500, seed=3)
+    # Second moments are rounded to 2^-20 of each total, and the totals differ.
+    for name in ("estimate", "low", "high", "standard_error"):
+        np.testing.assert_allclose(getattr(two.scores, name), getattr(one.scores, name), rtol=1e-4)
+        np.testing.assert_allclose(getattr(two.differences, name), getattr(one.differences, name), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(two.differences.p_value, one.differences.p_value, atol=2 / 501)
+    assert np.array_equal(one.n_blocks, two.n_blocks)
+    np.testing.assert_allclose(one.effective_blocks, two.effective_blocks)
+
+
+def test_units_and_the_order_of_cases_within_blocks_change_no_interval_of_sums():
+    parts, weight = csi_parts(storms())
+    tiny = sum_bootstrap(parts * 2.0**-40, weight, BLOCKS, lambda x: x[..., 0] / x[..., 1], replicates=300)
+    plain = sum_bootstrap(parts, weight, BLOCKS, lambda x: x[..., 0] / x[..., 1], replicates=300)
+    assert tiny.scores.low.tobytes() == plain.scores.low.tobytes()
+    rough = parts * np.pi
+    order = np.concatenate([4 * i + np.random.default_rng(i).permutation(4) for i in range(15)])
+    one = sum_bootstrap(rough, weight, BLOCKS, lambda x: x[..., 0] / x[..., 1], replicates=300)
+    two = sum_bootstrap(rough[:, order], weight[order], BLOCKS[order], lambda x: x[..., 0] / x[..., 1], replicates=300)
+    np.testing.assert_allclose(two.scores.low, one.scores.low, rtol=1e-9)
+    np.testing.assert_allclose(one.scores.low, plain.scores.low, rtol=1e-9)
+
+
+def test_a_sum_that_is_no_number_loses_its_own_interval_alone():
+    parts, weight = csi_parts(storms())
+    parts[1, 3, 0, 2, 0] = np.inf
+    with np.errstate(invalid="ignore"):
+        found = sum_bootstrap(parts, weight, BLOCKS, lambda x: x[..., 0] / x[..., 1], pairs=[(0, 1)], replicates=200)
+    lost = np.isnan(found.scores.low)
+    assert lost[1, 0, 2] and lost.sum() == 1 and np.isnan(found.differences.p_value).sum() == 1
+
+
+def test_blocks_without_a_weight_do_not_count():
+    parts, weight = csi_parts(storms(leads=1, thresholds=1))
+    weight[BLOCKS >= 9] = 0.0
+    found = sum_bootstrap(parts, weight, BLOCKS, lambda x: x[..., 0] / x[..., 1], replicates=50)
+    assert found.n_blocks.tolist() == [[9]] and not found.rankable.any()
+    with pytest.raises(ValueError, match="weights of"):
+        sum_bootstrap(parts, weight[:5], BLOCKS, lambda x: x[..., 0] / x[..., 1])
 
 
 def coverage_module() -> ModuleType:

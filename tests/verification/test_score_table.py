@@ -114,7 +114,9 @@ def test_rank_and_spread_rows_are_shares_and_roots() -> None:
 
 
 def test_models_of_one_member_have_no_rows_of_probabilities() -> None:
-    assert {row["model"] for row in ROWS if row["metric"] in ("crps", "roc_area", "rank_share", "spread")} == {"net"}
+    assert {row["model"] for row in ROWS if row["metric"] in ("fair_crps", "roc_area", "rank_share", "spread")} == {
+        "net"
+    }
     assert {row["model"] for row in ROWS if row["metric"] == "csi_max_pool"} == set(EVALUATION.models)
 
 
