@@ -93,14 +93,13 @@ def command(
     """
     from data_prep.ingest import ingest
     from data_prep.sources import list_sources
+    from nowcast.data.mlcast import written_once
     from nowcast.data.outputs import require_free
     from nowcast.errors import ConfigError
 
     if profile == "mlcast" and (append or (output.exists() and not overwrite)):
-        raise ConfigError(
-            "a data set of the mlcast profile is written once and not added to",
-            "ingest into another name, or pass --overwrite",
-        )
+        refused = written_once(output)
+        raise ConfigError(refused.message, f"{refused.hint}; or replace it: --overwrite")
     if profile == "mlcast":
         within = output.resolve().parents
         inputs = [source for source in sources if Path(source).resolve() not in within]

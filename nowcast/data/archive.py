@@ -285,7 +285,7 @@ def _open_ours(path: Path, group: zarr.Group, attrs: dict[str, Any]) -> RadarArc
 def _open_mlcast(path: Path, attrs: dict[str, Any]) -> RadarArchive:
     frames = MlcastFrames(path)
     if frames.interval_minutes is not None:
-        attrs = {**attrs, "interval_minutes": frames.interval_minutes}
+        attrs |= {"interval_minutes": frames.interval_minutes}
     return RadarArchive(path, frames.grid, frames.step, frames.times, frames.status, attrs, frames)
 
 

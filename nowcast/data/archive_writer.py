@@ -24,6 +24,7 @@ from nowcast.data.archive import ManifestEntry, open_archive, read_manifest_byte
 from nowcast.data.archive_schema import (
     BAD,
     CHANGES,
+    FORMAT,
     MANIFEST_CHUNK,
     MANIFEST_LINES,
     MISSING,
@@ -40,6 +41,7 @@ from nowcast.data.archive_schema import (
 )
 from nowcast.data.archive_store import OTHER, ArchiveStore, cannot_write, decode_chunk, encode_chunk
 from nowcast.data.grid import Grid
+from nowcast.data.mlcast import written_once
 from nowcast.data.outputs import put_in_place, require_free
 from nowcast.errors import DataError
 
@@ -654,10 +656,13 @@ def lock_archive(path: Path) -> Any:
 
 def _require_archive(path: Path) -> None:
     try:
-        open_archive(path)
+        archive = open_archive(path)
     except DataError as error:
         if "without a single frame" not in error.message:
             raise
+        return
+    if archive.attrs.get("format") != FORMAT:
+        raise written_once(path)
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from nowcast.data.archive import open_archive
-from nowcast.data.archive_writer import write_archive
+from nowcast.data.archive_writer import ArchiveWriter, write_archive
 from nowcast.data.grid import Grid
 from nowcast.data.mlcast import export_mlcast
 from nowcast.errors import DataError
@@ -32,10 +33,12 @@ def fields(number: int, shape: tuple[int, int] = (6, 8)) -> np.ndarray:
     return rain
 
 
-def make(path: Path, rain: np.ndarray, grid: Grid = GRID) -> Path:
+def make(path: Path, rain: np.ndarray, grid: Grid = GRID, interval_minutes: float | None = None) -> Path:
     present = np.ones(len(rain), dtype=bool)
     present[2] = False
-    return write_archive(path, rain, first_time=START, step=STEP, grid=grid, present=present)
+    return write_archive(
+        path, rain, first_time=START, step=STEP, grid=grid, present=present, interval_minutes=interval_minutes
+    )
 
 
 def test_an_archive_goes_out_and_comes_back(tmp_path: Path) -> None:
@@ -124,21 +127,54 @@ def test_reflectivity_alone_must_be_converted_by_an_ingest(tmp_path: Path) -> No
     assert "--z-relation" in str(caught.value.hint)
 
 
+def test_means_keep_their_interval_in_the_bounds_of_their_times(tmp_path: Path) -> None:
+    source = make(tmp_path / "a.zarr", fields(4), interval_minutes=5.0)
+    export_mlcast(source, tmp_path / "m.zarr", attributes=ATTRIBUTES)
+    with xr.open_zarr(tmp_path / "m.zarr") as dataset:
+        assert set(dataset.data_vars) == {"rainfall_flux", "crs"}
+        width = dataset["time_bnds"].values[:, 1] - dataset["time_bnds"].values[:, 0]
+        assert (width == np.timedelta64(5, "m")).all() and dataset["time_bnds"].values[-1, 1] == START + 3 * STEP
+    del zarr.open_group(tmp_path / "m.zarr").attrs["interval_minutes"]
+    assert open_archive(tmp_path / "m.zarr").interval_minutes == 5.0
+
+
+def test_a_data_set_is_not_added_to_and_says_how_files_join_it(tmp_path: Path) -> None:
+    export_mlcast(make(tmp_path / "a.zarr", fields(4)), tmp_path / "m.zarr", attributes=ATTRIBUTES)
+    with pytest.raises(DataError, match=r"m\.zarr is an MLCast data set, which is written once") as caught:
+        ArchiveWriter.append(tmp_path / "m.zarr")
+    assert "nowcast ingest" in str(caught.value.hint)
+    assert open_archive(tmp_path / "m.zarr").present.sum() == 3
+
+
 @pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore")
-def test_the_validator_accepts_it_but_for_three_years_and_an_address_on_the_net(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("interval_minutes", "crs", "pixel", "failed"),
+    [
+        (None, "EPSG:3035", 1000.0, set()),
+        (5.0, "EPSG:3035", 1000.0, set()),
+        (5.0, "EPSG:3035", 2000.0, {"Spatial resolution ≤1km"}),
+        (5.0, "EPSG:4326", 0.008, {"CF attributes of coordinate 'x'", "CF attributes of coordinate 'y'"}),
+    ],
+)
+def test_the_validator_accepts_it_but_for_three_years_and_an_address_on_the_net(
+    tmp_path: Path, interval_minutes: float | None, crs: str, pixel: float, failed: set[str]
+) -> None:
     pytest.importorskip("mlcast_dataset_validator")
     from mlcast_dataset_validator.checks.global_attributes import mlcast_metadata
     from mlcast_dataset_validator.specs.source_data.radar_precipitation import validate_dataset
 
-    grid = Grid.from_corner(4_000_000.0, 3_000_000.0, 1000.0, 1000.0, (256, 260), "EPSG:3035")
-    source = make(tmp_path / "a.zarr", fields(5, (256, 260)), grid)
+    west, north = (5.0, 50.0) if crs == "EPSG:4326" else (4_000_000.0, 3_000_000.0)
+    grid = Grid.from_corner(west, north, pixel, pixel, (256, 260), crs)
+    source = make(tmp_path / "a.zarr", fields(5, (256, 260)), grid, interval_minutes)
     export_mlcast(source, tmp_path / "m.zarr", attributes=ATTRIBUTES)
     with pytest.MonkeyPatch.context() as patch, xr.open_zarr(tmp_path / "m.zarr") as dataset:
         patch.setattr(mlcast_metadata.requests, "get", _no_net)
         report, _ = validate_dataset(dataset)
     fails = {result.requirement: result.detail for result in report.results if result.status == "FAIL"}
-    assert set(fails) == {"Minimum 3-year coverage"}, fails
+    assert set(fails) == {"Minimum 3-year coverage", *failed}, fails
+    if not failed:
+        assert sum(result.status == "PASS" for result in report.results) >= 30
 
 
 def _no_net(*arguments: object, **keywords: object) -> None:

@@ -16,6 +16,8 @@ from nowcast.errors import ConfigError, DataError
 from tests.data_prep.radar_files import at, field, write_frames, write_series
 from tests.data_prep.readers.reader_files import write_odim
 
+FIVE, NONE = np.timedelta64(5, "m"), np.timedelta64(0, "m")
+
 
 def ingest(*arguments: object) -> Result:
     return CliRunner().invoke(ingest_command, [*map(str, arguments), "--workers", "1"])
@@ -130,6 +132,35 @@ def test_an_mlcast_data_set_holds_nothing_that_a_stopped_run_left_of_others(tmp_
     if change == "other options":
         assert archive.series("maximum_rate").max() == 5
     assert "command_options" not in archive.attrs and not left.exists()
+
+
+def test_files_join_an_mlcast_data_set_in_another_one(tmp_path: Path) -> None:
+    """What the refusal of an append says to do."""
+    write_means(tmp_path / "old", [0, 1])
+    write_means(tmp_path / "new", [2, 4])
+    old, both = tmp_path / "old.zarr", tmp_path / "both.zarr"
+    assert ingest(tmp_path / "old", "-o", old, "--profile", "mlcast").exit_code == 0
+    for options in ([], ["--append"], ["--profile", "mlcast"]):
+        refused = ingest(tmp_path / "new", "-o", old, *options).exception
+        assert isinstance(refused, DataError | ConfigError) and "MLCast data set, which is written once" in str(refused)
+        assert f"nowcast ingest {old} SRC... -o NEW --profile mlcast" in str(refused)
+    assert ingest(old, tmp_path / "new", "-o", both, "--profile", "mlcast").exit_code == 0
+    archive = open_archive(both)
+    assert archive.present.tolist() == [True, True, True, False, True] and archive.interval_minutes == 5
+    np.testing.assert_array_equal(archive.frame(at(1)), open_archive(old).frame(at(1)))
+    np.testing.assert_allclose(archive.frame(at(4)), field(4), rtol=1e-6)
+
+
+def write_means(folder: Path, numbers: list[int]) -> None:
+    """Depths of five minutes, whose means are the rates of `field`."""
+    folder.mkdir()
+    for number in numbers:
+        start, end = (
+            str(at(number) - minutes).replace("-", "").replace(":", "").split("T") for minutes in (FIVE, NONE)
+        )
+        interval = {"startdate": start[0], "starttime": start[1], "enddate": end[0], "endtime": end[1]}
+        depth = field(number).astype(np.float64) / 12
+        write_odim(folder / f"{number}.h5", depth, quantity="ACRR", dataset=interval)
 
 
 def test_inspect_says_what_else_it_is_and_where_to_turn(tmp_path: Path) -> None:

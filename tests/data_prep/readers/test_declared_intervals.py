@@ -74,7 +74,5 @@ def test_a_z_relation_for_an_accumulation_is_refused(tmp_path: Path, name: str) 
 @pytest.mark.parametrize("name", sorted(RATES))
 def test_an_interval_for_what_is_no_accumulation_is_refused(tmp_path: Path, name: str) -> None:
     path = RATES[name](tmp_path / "file")
-    with pytest.raises(
-        DataError, match=r"holds (rain rate|reflectivity), which --accumulation-minutes says nothing of"
-    ):
+    with pytest.raises(DataError, match=r"holds (rain rate|reflectivity), which --accumulation-minutes"):
         list(read_frames(path, options=ReadOptions(accumulation_minutes=5.0)))
