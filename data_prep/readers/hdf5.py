@@ -1,6 +1,9 @@
-"""Windows of HDF5 arrays, with their claims checked before anything is allocated."""
+"""HDF5 as readers see it: attributes, and windows of arrays whose claims are checked before anything is allocated."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import h5py
 import numpy as np
@@ -11,6 +14,56 @@ from data_prep.readers.source import Source
 # Deflate makes at most about a thousandth of what it is given, plus a few bytes a chunk.
 _MAX_RATIO = 1.02
 _CHUNK_OVERHEAD = 1024
+
+
+class Place:
+    """A group of a file, with the attributes that it has or inherits, each looked up once.
+
+    h5py takes longer to reach an attribute than to read it, and formats that inherit ask for many that are not there.
+
+    Attributes:
+        file: The file.
+        path: "" for the root, "/dataset1/data1" for a group in a group.
+    """
+
+    def __init__(self, file: h5py.File, path: str = "", known: dict[str, Mapping[str, Any]] | None = None) -> None:
+        self.file, self.path = file, path
+        self._known = {} if known is None else known
+
+    def attribute(self, kind: str, name: str, default: Any = None) -> Any:
+        """An attribute of the group `kind` in this group."""
+        where = f"{self.path}/{kind}"
+        if where not in self._known:
+            found = self.file.get(where)
+            self._known[where] = {} if found is None else found.attrs
+        return self._known[where].get(name, default)
+
+    def inherited(self, kind: str, name: str, default: Any = None) -> Any:
+        """An attribute of the group `kind` in this group, or else in the nearest group above that has it."""
+        place: Place | None = self
+        while place is not None:
+            value = place.attribute(kind, name)
+            if value is not None:
+                return value
+            place = place.parent
+        return default
+
+    @property
+    def parent(self) -> Place | None:
+        return Place(self.file, self.path.rpartition("/")[0], self._known) if self.path else None
+
+    def numbered(self, prefix: str) -> list[Place]:
+        """The groups prefix1, prefix2, ... in order of their numbers."""
+        group = self.file[self.path or "/"]
+        names = [name for name in group if name.startswith(prefix) and name[len(prefix) :].isdigit()]
+        ordered = sorted(names, key=lambda name: int(name[len(prefix) :]))
+        groups = [name for name in ordered if group.get(name, getclass=True) is h5py.Group]
+        return [Place(self.file, f"{self.path}/{name}", self._known) for name in groups]
+
+    def array(self, name: str) -> h5py.Dataset | None:
+        """The array of a name in this group; None where there is none."""
+        found = self.file.get(f"{self.path}/{name}")
+        return found if isinstance(found, h5py.Dataset) else None
 
 
 def read_window(source: Source, array: h5py.Dataset, rows: slice, columns: slice, options: ReadOptions) -> np.ndarray:

@@ -17,7 +17,7 @@ from nowcast.data.units import ZRelation
 from nowcast.errors import ConfigError
 
 # Options that every reader uses.
-USED_BY_ALL = ("crop", "coarsen", "max_pixels")
+USED_BY_ALL = ("crop", "coarsen", "max_pixels", "read_quality")
 # Options on which the rain rate depends; crop, coarsen and grid show in an archive's grid.
 VALUE_OPTIONS = ("z_relation", "accumulation_minutes", "variable", "missing_values", "vil_rain_rate")
 # What a strptime directive of `time_pattern` may look like in a file name.
@@ -87,6 +87,7 @@ class ReadOptions:
             vertically integrated liquid is not accepted as rain.
         catalog: The CSV table of times and places that belongs to a SEVIR file.
         event: Id of the one event to read of a file that holds many (SEVIR).
+        read_quality: Read the quality index of a file that has one; off, its frames come without, and sooner.
         max_pixels: The largest grid that is decoded; a file that claims more is refused before anything is allocated.
     """
 
@@ -103,6 +104,7 @@ class ReadOptions:
     vil_rain_rate: tuple[float, float] | None = None
     catalog: str | Path | None = None
     event: str | None = None
+    read_quality: bool = True
     max_pixels: int = 60_000_000
 
     def __post_init__(self) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from nowcast.data.scaling import exact, per_hour, rescale
+from nowcast.data.scaling import per_hour, rescale
 
-__all__ = ["convert", "exact", "look_up", "per_hour", "rescale"]
+__all__ = ["convert", "look_up", "per_hour", "rescale"]
 
 # Pixels at a time: what is made on the way, in float64, then stays in the processor's cache.
 _BLOCK_PIXELS = 131_072

@@ -5,7 +5,9 @@ Thresholds are compared in float32, so a value must be the float32 nearest to th
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,21 +26,25 @@ def rescale(stored: np.ndarray, gain: Any = 1, offset: Any = 0, *, factor: Fract
         gain, offset: As the file gives them.
         factor: Exact further factor, such as 60 / minutes.
     """
-    scale, shift = exact(gain) * factor, exact(offset) * factor
-    denominator = np.lcm(scale.denominator, shift.denominator) if _is_small(scale, shift) else 0
+    scale, shift, denominator = _common_scale(str(gain), str(offset), factor)
+    values = stored.astype(np.float64)
     if not np.issubdtype(stored.dtype, np.integer) or denominator == 0:
-        values = stored.astype(np.float64)
         values *= float(scale)
         values += float(shift)
         return values
-    numerator = int(scale * int(denominator))
-    addend = int(shift * int(denominator))
     # Below 2^53 every product is exact in float64 and the division rounds once.
-    values = stored.astype(np.float64)
-    values *= numerator
-    values += addend
+    values *= int(scale * denominator)
+    values += int(shift * denominator)
     values /= float(denominator)
     return values
+
+
+@lru_cache(maxsize=64)
+def _common_scale(gain: str, offset: str, factor: Fraction) -> tuple[Fraction, Fraction, int]:
+    """Gain and offset times `factor`, and their common denominator; 0 where the numbers are too large to be exact."""
+    scale, shift = Fraction(gain) * factor, Fraction(offset) * factor
+    denominator = math.lcm(scale.denominator, shift.denominator) if _is_small(scale, shift) else 0
+    return scale, shift, denominator
 
 
 def per_hour(interval_minutes: float) -> Fraction:
