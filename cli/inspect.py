@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
-from cli.options import echo_json, json_option, overwrite_option
+from cli.options import TIME, echo_json, json_option, overwrite_option
 
-DAYS_SHOWN, GAPS_SHOWN, REASONS_SHOWN = 14, 5, 10
+DAYS_SHOWN, GAPS_SHOWN, REASONS_SHOWN, FINDINGS_SHOWN = 14, 5, 10, 50
+# Threads that read for --check: decoding does not keep other threads waiting.
+CHECK_WORKERS = 8
 
 
 @click.command(name="inspect")
@@ -22,6 +24,8 @@ DAYS_SHOWN, GAPS_SHOWN, REASONS_SHOWN = 14, 5, 10
 @click.option(
     "--save-clutter", type=click.Path(path_type=Path), help="Write a mask of static clutter to this .npy file."
 )
+@click.option("--check", is_flag=True, help="Read every frame of an archive back; leaves with 3 where one is damaged.")
+@click.option("--check-from", type=TIME, help="Go on with a check that was stopped, from this time.")
 @json_option
 @overwrite_option
 def command(
@@ -30,6 +34,8 @@ def command(
     window: int,
     files: bool,
     save_clutter: Path | None,
+    check: bool,
+    check_from: Any,
     as_json: bool,
     overwrite: bool,
 ) -> None:
@@ -38,10 +44,11 @@ def command(
     from nowcast.errors import ConfigError
 
     kind = _kind(path)
+    check = check or check_from is not None
     for output in filter(None, (picture, save_clutter)):
         require_free(output, "file", overwrite=overwrite, inputs=[path])
-    if kind != "archive" and (files or save_clutter):
-        raise ConfigError(f"{path} is no archive", "--files and --save-clutter are for archives")
+    if kind != "archive" and (files or save_clutter or check):
+        raise ConfigError(f"{path} is no archive", "--files, --save-clutter and --check are for archives")
     if kind == "model" and picture:
         raise ConfigError(f"{path} is a model; there is no picture of one")
     values = {"archive": _archive, "model": _model, "forecast": _forecast}[kind](path, window, picture)
@@ -49,10 +56,14 @@ def command(
         values["files"]["entries"] = _entries(path)
     if save_clutter is not None:
         values["clutter"] = _save_clutter(path, save_clutter)
+    if check:
+        values["check"] = _check(path, check_from)
     if as_json:
         echo_json(values)
-        return
-    {"archive": _print_archive, "model": _print_model, "forecast": _print_forecast}[kind](values)
+    else:
+        {"archive": _print_archive, "model": _print_model, "forecast": _print_forecast}[kind](values)
+    if check:
+        _require_whole(path, values["check"])
 
 
 def _kind(path: Path) -> str:
@@ -146,6 +157,49 @@ def _save_clutter(path: Path, target: Path) -> dict[str, Any]:
     return {"file": str(target), "pixels": int(mask.sum())}
 
 
+def _check(path: Path, since: Any) -> dict[str, Any]:
+    import os
+    from dataclasses import asdict
+
+    from cli.progress import progress
+    from nowcast.data.archive import open_archive
+    from nowcast.data.archive_check import ArchiveCheck, check_manifest
+
+    archive = open_archive(path)
+    reading = ArchiveCheck(archive, since=since, workers=min(os.cpu_count() or 1, CHECK_WORKERS))
+    found, done = [], 0
+    try:
+        for finding in progress(reading, "check"):
+            done += 1
+            if finding is not None:
+                found.append(finding)
+                click.echo(f"damaged: {finding}", err=True)
+    except KeyboardInterrupt:
+        if done < len(reading):
+            click.echo(
+                f"checked {done} of {len(reading)} frames; go on with --check-from {reading.times[done]}", err=True
+            )
+        raise
+    found = check_manifest(archive) + reading.confirmed(found)
+    return {"frames": len(reading), "findings": [asdict(finding) for finding in found]}
+
+
+def _require_whole(path: Path, check: dict[str, Any]) -> None:
+    """Leave with the code of unusable data where something was found.
+
+    Raises:
+        DataError: With what to do.
+    """
+    from nowcast.errors import DataError
+
+    if check["findings"]:
+        raise DataError(
+            f"{path}: {len(check['findings'])} findings in {check['frames']} frames",
+            "remove the files that are named and give the nowcast ingest command that made it again: it stores what is "
+            "gone; without the sources, make it anew from a copy",
+        )
+
+
 def _model(path: Path, window: int, picture: Path | None) -> dict[str, Any]:
     from nowcast.models.bundle import find_bundle, load_bundle
 
@@ -234,6 +288,10 @@ def _print_archive(values: dict[str, Any]) -> None:
     _line("implausible", f"{len(odd)} frames unlike those around them" if odd else "no frame is unlike its neighbours")
     for frame in odd[:GAPS_SHOWN]:
         _line("", f"{frame['time']}: {frame['reason']}")
+    for finding in values.get("check", {}).get("findings", [])[:FINDINGS_SHOWN]:
+        _line("damaged", ": ".join(part for part in (finding["time"], finding["reason"], finding["file"]) if part))
+    if "check" in values and not values["check"]["findings"]:
+        _line("check", f"{values['check']['frames']} frames read, each as it was written")
     _print_quality(values["quality"])
     _print_files(values["files"])
     if "clutter" in values:

@@ -8,6 +8,7 @@ what the arrays mean.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -45,6 +46,11 @@ def decode_chunk(encoded: bytes) -> bytes:
         RuntimeError: They are damaged.
     """
     return bytes(Zstd().decode(encoded))
+
+
+def chunk_digest(encoded: bytes) -> int:
+    """Eight bytes of the SHA-256 of a chunk's file, never 0, which stands for an unknown one."""
+    return max(1, int.from_bytes(hashlib.sha256(encoded).digest()[:8], "little"))
 
 
 class ArchiveStore:

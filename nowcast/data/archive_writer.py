@@ -39,7 +39,7 @@ from nowcast.data.archive_schema import (
     create_store,
     measure_frame,
 )
-from nowcast.data.archive_store import OTHER, ArchiveStore, cannot_write, decode_chunk, encode_chunk
+from nowcast.data.archive_store import OTHER, ArchiveStore, cannot_write, chunk_digest, decode_chunk, encode_chunk
 from nowcast.data.grid import Grid
 from nowcast.data.mlcast import written_once
 from nowcast.data.outputs import put_in_place, require_free
@@ -103,7 +103,7 @@ def encode_frame(
     return EncodedFrame(
         time=time.astype("datetime64[s]"),
         rain_rate=chunk,
-        digest=max(1, int.from_bytes(hashlib.sha256(chunk).digest()[:8], "little")),
+        digest=chunk_digest(chunk),
         valid=encode_chunk(np.packbits(valid)),
         series=series,
         quality=None if quality is None else encode_chunk(np.asarray(quality, dtype=np.float32)),

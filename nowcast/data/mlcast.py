@@ -7,7 +7,7 @@ Of the validator's checks (0.4.0, 35 results) a data set that `export_mlcast` wr
 30: names, attributes and units of coordinates and rain, 256 x 256 pixels, one chunk a frame, data type and order of
 axes, grid mapping and latitude and longitude to 0.0001 degrees, missing times, licence, Zarr version, and the mlcast
 attributes once they are given with `--attribute`. Of the rest
-- a sample fails "minimum 3-year coverage", a grid coarser than 1 km or smaller than 256 x 256 fails those, and a grid in
+- a sample fails "minimum 3-year coverage", a grid coarser than 1 km or smaller than 256 x 256 fails those, a grid in
   degrees fails the attributes of x and y, which the specification wants projected;
 - it warns that zstd calls itself "zstdcodec" in Zarr v3, that it could not ask for the address in
   `mlcast_created_with` (without a network, or where the address is not public), and of GDAL and cartopy where they are
