@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import xarray as xr
 
-from data_prep.readers.cf_netcdf import CF_OPTIONS, decode_times, frames, open_dataset
+from data_prep.readers.cf_dataset import CfDataset, open_dataset
+from data_prep.readers.cf_netcdf import CF_OPTIONS, decode_times, frames
 from data_prep.readers.frame import RadarFrame
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
@@ -28,7 +28,7 @@ def _matches(source: Source) -> bool:
         return "rainfields" in text(file.attrs.get("source", "")) and {"start_time", "valid_time"} <= set(file)
 
 
-def _interval_minutes(source: Source, dataset: xr.Dataset) -> float:
+def _interval_minutes(source: Source, dataset: CfDataset) -> float:
     """6 min in some years, 10 in others: from start_time to valid_time."""
     start, end = (decode_times(source, dataset[name])[0] for name in ("start_time", "valid_time"))
     if not end > start:

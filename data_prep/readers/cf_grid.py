@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyproj
-import xarray as xr
 
+from data_prep.readers.cf_dataset import CfDataset, CfVariable
 from data_prep.readers.source import Source, number, text
 from nowcast.data.grid import Grid
+from nowcast.errors import DataError
 
 _METRES = {
     "m": 1.0,
@@ -65,51 +67,81 @@ class FileGrid:
         return window[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
 
 
-def file_grid(source: Source, dataset: xr.Dataset, variable: xr.DataArray) -> FileGrid:
+class _Axis(NamedTuple):
+    """What a coordinate says, in a form that can be compared."""
+
+    name: str
+    contents: bytes
+    dtype: str
+    units: str
+    standard_name: str
+
+    @classmethod
+    def of(cls, coordinate: CfVariable) -> _Axis:
+        said = (text(coordinate.attributes.get(key, "")) for key in ("units", "standard_name"))
+        return cls(coordinate.name, coordinate.values.tobytes(), coordinate.values.dtype.str, *said)
+
+
+def file_grid(source: Source, dataset: CfDataset, variable: CfVariable) -> FileGrid:
     """The grid of a variable.
 
     Raises:
         DataError: No axes of one dimension, unknown units, an irregular axis, or a projection not understood.
     """
     y_dimension, x_dimension = (axis_dimension(source, dataset, variable, axis) for axis in ("y", "x"))
-    crs, height = _projection(source, dataset, variable, x_dimension)
-    axes = []
-    for dimension in (y_dimension, x_dimension):
-        axis = dataset[dimension]
-        values = np.asarray(axis.values, dtype=np.float64)
-        if axis.dtype == np.float32:
-            values = _unrounded(values)
-        axes.append(values * _to_axis_unit(source, axis, crs, height))
-    y, x = axes
+    mapping = text(variable.attributes.get("grid_mapping", "")).split(":")[0].strip()
+    if mapping and mapping not in dataset.variables:
+        raise source.error(f"variable {variable.name!r} names the grid mapping {mapping!r}, which is not there")
+    y, x = (_Axis.of(dataset[dimension]) for dimension in (y_dimension, x_dimension))
+    if not mapping and not (x.standard_name == "longitude" or x.units.startswith("degree")):
+        raise source.error(f"variable {variable.name!r} names no grid mapping, so where its pixels are is not known")
+    grid, flip_y, flip_x = _placed(y, x, mapping, _as_json(dataset[mapping].attributes) if mapping else "")
+    return FileGrid(grid, y_dimension, x_dimension, flip_y, flip_x)
+
+
+# File after file has the same, and PROJ takes longer over it than a small field takes to decode.
+@lru_cache(maxsize=16)
+def _placed(y_axis: _Axis, x_axis: _Axis, mapping: str, attributes: str) -> tuple[Grid, bool, bool]:
+    """The grid, north first and x ascending, and whether the stored y and x run the other way."""
+    crs, height = _projection(mapping, attributes)
+    y, x = (_axis_values(axis, crs, height) for axis in (y_axis, x_axis))
     flip_y, flip_x = bool(y[0] < y[-1]), bool(x[0] > x[-1])
     y, x = y[:: -1 if flip_y else 1], x[:: -1 if flip_x else 1]
     if crs.is_geographic:
-        x = _turned(source, x)
-    return FileGrid(Grid(x, y, crs.to_wkt()), y_dimension, x_dimension, flip_y, flip_x)
+        x = _turned(x)
+    return Grid(x, y, crs.to_wkt()), flip_y, flip_x
 
 
-def axis_dimension(source: Source, dataset: xr.Dataset, variable: xr.DataArray, axis: str) -> str:
+def _axis_values(axis: _Axis, crs: pyproj.CRS, height: float | None) -> np.ndarray:
+    """Centres in metres or degrees."""
+    values = np.frombuffer(axis.contents, dtype=axis.dtype).astype(np.float64)
+    if np.dtype(axis.dtype).itemsize == 4 and np.dtype(axis.dtype).kind == "f":
+        values = _unrounded(values)
+    return values * _to_axis_unit(axis, crs, height)
+
+
+def axis_dimension(source: Source, dataset: CfDataset, variable: CfVariable, axis: str) -> str:
     """The dimension of a variable that is its x or y axis, by standard name, axis attribute, units or name."""
-    found = [str(dim) for dim in variable.dims if str(dim) in dataset.variables and _is_axis(dataset[dim], axis)]
+    found = [str(dim) for dim in variable.dimensions if str(dim) in dataset.variables and _is_axis(dataset[dim], axis)]
     if len(found) != 1:
         raise source.error(
-            f"variable {variable.name!r} with dimensions {', '.join(map(str, variable.dims))} has "
+            f"variable {variable.name!r} with dimensions {', '.join(map(str, variable.dimensions))} has "
             f"{len(found) or 'no'} {axis} axes of one dimension",
             "wanted one with standard_name projection_x/y_coordinate or longitude/latitude; regrid the source",
         )
     return found[0]
 
 
-def time_dimension(dataset: xr.Dataset, variable: xr.DataArray) -> str | None:
+def time_dimension(dataset: CfDataset, variable: CfVariable) -> str | None:
     """The dimension of a variable that is time, if there is one."""
-    for dim in variable.dims:
+    for dim in variable.dimensions:
         if str(dim) in dataset.variables and _is_axis(dataset[dim], "time"):
             return str(dim)
     return None
 
 
-def _is_axis(coordinate: xr.DataArray, axis: str) -> bool:
-    attributes = coordinate.attrs
+def _is_axis(coordinate: CfVariable, axis: str) -> bool:
+    attributes = coordinate.attributes
     name = text(attributes.get("standard_name", "")).lower()
     units = text(attributes.get("units", "")).lower()
     if name in _NAMES[axis]:
@@ -123,53 +155,38 @@ def _is_axis(coordinate: xr.DataArray, axis: str) -> bool:
     return text(attributes.get("axis", "")).upper() == _AXES[axis]
 
 
-def _projection(
-    source: Source, dataset: xr.Dataset, variable: xr.DataArray, x_dimension: str
-) -> tuple[pyproj.CRS, float | None]:
+def _projection(mapping: str, attributes: str) -> tuple[pyproj.CRS, float | None]:
     """The reference system in metres or degrees, and the satellite's height where it has one."""
-    mapping = text(variable.attrs.get("grid_mapping", "")).split(":")[0].strip()
     if not mapping:
-        return _undeclared_projection(source, dataset, variable, x_dimension), None
-    if mapping not in dataset.variables:
-        raise source.error(f"variable {variable.name!r} names the grid mapping {mapping!r}, which is not there")
-    attributes = dataset[mapping].attrs
-    height = attributes.get("perspective_point_height")
+        # CF: without a grid mapping, latitude and longitude on an unnamed Earth; WGS 84 is within a pixel of any.
+        return pyproj.CRS("EPSG:4326"), None
+    said = json.loads(attributes)
     try:
-        crs = _from_attributes(attributes)
+        crs = _from_attributes(said)
     except (pyproj.exceptions.CRSError, KeyError, ValueError, TypeError) as error:
-        raise source.error(f"its grid mapping {mapping!r} is not understood: {error}") from error
+        raise DataError(f"its grid mapping {mapping!r} is not understood: {error}") from error
     if crs.is_geographic and crs.is_derived:
-        raise source.error("its grid has a rotated pole", "regrid it to a projection in metres first")
+        raise DataError("its grid has a rotated pole", "regrid it to a projection in metres first")
+    height = said.get("perspective_point_height")
     return in_metres(crs), None if height is None else number(height)
+
+
+def _as_json(attributes: Mapping[str, Any]) -> str:
+    plain = {
+        key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        for key, value in attributes.items()
+    }
+    return json.dumps(plain, sort_keys=True, default=str)
 
 
 def _from_attributes(attributes: dict[str, Any]) -> pyproj.CRS:
     for key in ("crs_wkt", "spatial_ref"):
         if text(attributes.get(key, "")):
             return pyproj.CRS.from_wkt(text(attributes[key]))
-    plain = {
-        key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-        for key, value in attributes.items()
-    }
-    if isinstance(plain.get("standard_parallel"), list) and len(plain["standard_parallel"]) == 1:
-        plain["standard_parallel"] = plain["standard_parallel"][0]
-    return _from_cf(json.dumps(plain, sort_keys=True))
-
-
-@lru_cache(maxsize=16)
-def _from_cf(attributes: str) -> pyproj.CRS:
-    """Kept, because PROJ takes a third of a second to look an unnamed datum up."""
-    return pyproj.CRS.from_cf(json.loads(attributes))
-
-
-def _undeclared_projection(source: Source, dataset: xr.Dataset, variable: xr.DataArray, x_dimension: str) -> pyproj.CRS:
-    axis = dataset[x_dimension]
-    if text(axis.attrs.get("standard_name", "")) == "longitude" or text(axis.attrs.get("units", "")).startswith(
-        "degree"
-    ):
-        # CF: without a grid mapping, latitude and longitude on an unnamed Earth; WGS 84 is within a pixel of any.
-        return pyproj.CRS("EPSG:4326")
-    raise source.error(f"variable {variable.name!r} names no grid mapping, so where its pixels are is not known")
+    parallel = attributes.get("standard_parallel")
+    if isinstance(parallel, list) and len(parallel) == 1:
+        attributes["standard_parallel"] = parallel[0]
+    return pyproj.CRS.from_cf(attributes)
 
 
 def in_metres(crs: pyproj.CRS) -> pyproj.CRS:
@@ -184,9 +201,9 @@ def in_metres(crs: pyproj.CRS) -> pyproj.CRS:
     return pyproj.CRS.from_json_dict(parts)
 
 
-def _to_axis_unit(source: Source, axis: xr.DataArray, crs: pyproj.CRS, height: float | None) -> float:
+def _to_axis_unit(axis: _Axis, crs: pyproj.CRS, height: float | None) -> float:
     """The factor from the axis' stored unit to metres or degrees."""
-    units = text(axis.attrs.get("units", ""))
+    units = axis.units
     if crs.is_geographic and units.lower().startswith("degree"):
         return 1.0
     if not crs.is_geographic and units.lower() in _METRES:
@@ -195,13 +212,13 @@ def _to_axis_unit(source: Source, axis: xr.DataArray, crs: pyproj.CRS, height: f
         # CF: the scanning angle of a geostationary imager times the height gives metres.
         return _RADIANS[units.lower()] * height
     wanted = "degrees" if crs.is_geographic else "m or km"
-    raise source.error(f"axis {axis.name!r} has units {units!r}, wanted {wanted}")
+    raise DataError(f"axis {axis.name!r} has units {units!r}, wanted {wanted}")
 
 
-def _turned(source: Source, longitude: np.ndarray) -> np.ndarray:
+def _turned(longitude: np.ndarray) -> np.ndarray:
     """Longitudes of 230 to 300 as -130 to -60; an axis that holds both sides of 180 stays as it is."""
     if np.ptp(longitude) > 360.0 + 1e-6 or not np.all(np.isfinite(longitude)) or np.abs(longitude).max() > 540.0:
-        raise source.error(f"its longitudes run from {longitude[0]:g} to {longitude[-1]:g}")
+        raise DataError(f"its longitudes run from {longitude[0]:g} to {longitude[-1]:g}")
     return longitude - 360.0 if longitude.min() >= 180.0 else longitude
 
 
