@@ -300,7 +300,7 @@ class ArchiveWriter:
         return int(offset // self.step)
 
     def holds(self, frame: EncodedFrame) -> bool | None:
-        """Whether the same field is there for a frame's time, committed or not; None where there is none.
+        """Whether the same field is there for a frame's time, committed or not; None where none can be read.
 
         Raises:
             DataError: The time falls between two slots.
@@ -316,8 +316,8 @@ class ArchiveWriter:
         if digest == frame.digest:
             return True
         # Another version of the compressor may have packed the same field in another way.
-        stored = stored or self._store.chunk_path(RAIN_RATE, index).read_bytes()
-        return decode_chunk(stored) == decode_chunk(frame.rain_rate)
+        there = decode_chunk(stored) if stored else self._read(index)
+        return None if there is None else there == decode_chunk(frame.rain_rate)
 
     def has_chunk(self, time: np.datetime64) -> bool:
         """Whether the committed frame of a time is there, in the record and on disk."""
@@ -428,17 +428,20 @@ class ArchiveWriter:
         """Take frames that will be replaced out of the counts, and say on disk that their digest is unknown.
 
         Returns:
-            Whether one of them is gone from the disk, so that the counts have to be made anew.
+            Whether one of them is gone from the disk or damaged, so that the counts have to be made anew.
         """
-        replaced = [(time, index) for time in times if self._is_present(index := self.index_of(time))]
-        whole = [index for time, index in replaced if self.has_chunk(time)]
-        for index in whole:
-            self._counts -= ~np.isnan(self._read(index))
-        for _, index in replaced:
+        replaced = [index for time in times if self._is_present(index := self.index_of(time))]
+        lost = False
+        for index in replaced:
+            field_ = self._read_field(index)
+            if field_ is None:
+                lost = True
+            else:
+                self._counts -= ~np.isnan(field_)
             self._set("frame_digest", index, 0)
         if replaced:
             self._write_series()
-        return len(whole) < len(replaced)
+        return lost
 
     def _store_frame(self, index: int, frame: EncodedFrame) -> None:
         self._store.write_chunk(RAIN_RATE, index, frame.rain_rate)
@@ -543,9 +546,21 @@ class ArchiveWriter:
                 for _, path in list(self._store.chunks(name, OTHER[self._store.layout(name)])):
                     path.unlink(missing_ok=True)
 
-    def _read(self, index: int) -> np.ndarray:
-        group = zarr.open_group(self.path, mode="r", use_consolidated=True)
-        return np.asarray(_array(group, RAIN_RATE)[index])
+    def _read(self, index: int) -> bytes | None:
+        """The bytes of a committed frame's field; None where its file is gone or damaged, which is said."""
+        path = self._store.chunk_path(RAIN_RATE, index)
+        try:
+            content = decode_chunk(path.read_bytes())
+            if len(content) == 4 * self._counts.size:
+                return content
+        except (FileNotFoundError, RuntimeError):
+            pass
+        logger.warning("%s is gone or damaged; nowcast inspect --check finds all such files", path)
+        return None
+
+    def _read_field(self, index: int) -> np.ndarray | None:
+        content = self._read(index)
+        return None if content is None else np.frombuffer(content, dtype="<f4").reshape(self._counts.shape)
 
     def _count(self, masks: Counter[bytes]) -> None:
         for mask, frames in masks.items():
@@ -596,7 +611,9 @@ class ArchiveWriter:
 
     def _measure_again(self, index: int) -> None:
         """The digest and numbers of a frame that was being replaced: whichever of the two is there."""
-        field_ = self._read(index)
+        field_ = self._read_field(index)
+        if field_ is None:
+            return
         frame = encode_frame(self.first_time + index * self.step, field_)
         self._set("frame_digest", index, frame.digest)
         for name, value in frame.series.items():
@@ -606,7 +623,9 @@ class ArchiveWriter:
     def _recount(self, present: np.ndarray) -> None:
         self._counts[:] = 0
         for index in present:
-            self._counts += ~np.isnan(self._read(int(index)))
+            field_ = self._read_field(int(index))
+            if field_ is not None:
+                self._counts += ~np.isnan(field_)
         self._write_valid_share()
 
 

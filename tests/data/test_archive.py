@@ -335,3 +335,23 @@ def test_an_overwrite_waits_for_no_writer(tmp_path: Path) -> None:
     ArchiveWriter.create(tmp_path / "a.zarr", GRID, **arguments, overwrite=True).close()  # type: ignore[arg-type]
     with pytest.raises(DataError, match="without a single frame"):
         open_archive(tmp_path / "a.zarr")
+
+
+def test_a_damaged_frame_gives_way_to_any_other_and_the_counts_stay_right(tmp_path: Path) -> None:
+    """Two damaged frames: one is replaced while an earlier frame moves the axis, the other stays and is not counted."""
+    rain = fields(5)
+    rain[3, 2, 2] = np.nan
+    path = write_archive(tmp_path / "a.zarr", rain[1:4], first_time=START + STEP, step=STEP, grid=GRID)
+    for index in (0, 1):
+        chunk = path / "rainfall_rate" / f"c.{index}.0.0"
+        chunk.write_bytes(chunk.read_bytes()[:-7])
+    with ArchiveWriter.append(path) as writer:
+        assert writer.holds(encode_frame(START + STEP, rain[4])) is None
+        writer.put(encode_frame(START, rain[0]))
+        writer.put(encode_frame(START + STEP, rain[4]))
+    archive = open_archive(path)
+    np.testing.assert_array_equal(archive.rain_rate(0, 2), rain[[0, 4]])
+    # Of four present frames three can be read, and one of these lacks the pixel.
+    assert archive.valid_share()[1, 1] == 3 / 4 and archive.valid_share()[2, 2] == 2 / 4
+    with pytest.raises(DataError, match="cannot be decoded"):
+        archive.frame(START + 2 * STEP)
