@@ -1,7 +1,8 @@
 """The compiled inner loop of `count_events`: three counts a threshold and the valid pairs of every field.
 
-Tiles of 4 x 64 pixels stay in the nearest cache while the thresholds pass over them, and the first threshold that
-nothing reaches ends a tile: dry tiles cost one pass, and heavy rain is looked for only where it is.
+Four rows are read one after the other, as memory likes it, for their valid pairs and the highest values of each column.
+The blocks of 4 x 16 pixels that reach the lowest threshold are then counted, from the nearest cache, up to the highest
+threshold that they reach: dry blocks cost a look, and heavy rain is looked for only where it is.
 """
 
 from __future__ import annotations
@@ -9,10 +10,16 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-TILE_ROWS, TILE_COLUMNS = 4, 64
+BLOCK_ROWS, BLOCK_COLUMNS = 4, 16
+BLOCK = BLOCK_ROWS * BLOCK_COLUMNS
+# The three counts of a column share one int32, so that one addition counts all of them. A block adds at most four to
+# each: 255 blocks fit into ten bits. Sums of 64 bits would halve the pixels that the processor counts at once.
+BITS = 10
+MASK = (1 << BITS) - 1
+MOST_BLOCKS = MASK // BLOCK_ROWS
 
-# Sums are kept in int32 inside a tile: with the 64 bits that numba would take, the processor counts half as many
-# pixels at once.
+# float32, which becomes float64 beside float64 and leaves float32 what it is.
+MISSING, LOWEST = np.float32(np.nan), np.float32(-np.inf)
 
 
 @njit(nogil=True, cache=True)
@@ -22,98 +29,118 @@ def count_fields(forecast, observed, forecast_thresholds, observed_thresholds, e
     forecast, observed: (field, y, x), C order. Thresholds ascend, each list in the dtype of its field.
     """
     fields, rows, columns = forecast.shape
-    f = np.empty(TILE_ROWS * TILE_COLUMNS, forecast.dtype)
-    o = np.empty(TILE_ROWS * TILE_COLUMNS, observed.dtype)
-    lowest_f, lowest_o = forecast_thresholds[0], observed_thresholds[0]
+    width = -(-columns // BLOCK_COLUMNS) * BLOCK_COLUMNS
+    highest_f, highest_o = np.full(width, LOWEST, forecast.dtype), np.full(width, LOWEST, observed.dtype)
+    block = np.empty(2 * BLOCK, forecast.dtype)
+    sums = np.zeros((forecast_thresholds.size, BLOCK_COLUMNS), np.int32)
     for k in range(fields):
-        for top in range(0, rows, TILE_ROWS):
-            height = min(TILE_ROWS, rows - top)
-            for left in range(0, columns, TILE_COLUMNS):
-                right = min(left + TILE_COLUMNS, columns)
-                # Rows are cut from the field itself: a row of a cut-out would not be known to lie in one piece.
-                if height == TILE_ROWS:
-                    pairs, wet = _look_at_four_rows(
-                        forecast[k, top, left:right],
-                        forecast[k, top + 1, left:right],
-                        forecast[k, top + 2, left:right],
-                        forecast[k, top + 3, left:right],
-                        observed[k, top, left:right],
-                        observed[k, top + 1, left:right],
-                        observed[k, top + 2, left:right],
-                        observed[k, top + 3, left:right],
-                        lowest_f,
-                        lowest_o,
-                    )
+        blocks = 0
+        for top in range(0, rows, BLOCK_ROWS):
+            f, o = forecast[k, top : top + BLOCK_ROWS], observed[k, top : top + BLOCK_ROWS]
+            highest_f[:], highest_o[:] = LOWEST, LOWEST
+            for j in range(f.shape[0]):
+                valid[k] += _look(f[j], o[j], highest_f[:columns], highest_o[:columns])
+            for left in range(0, width, BLOCK_COLUMNS):
+                peak_f = _peak(highest_f[left : left + BLOCK_COLUMNS])
+                peak_o = _peak(highest_o[left : left + BLOCK_COLUMNS])
+                if (peak_f < forecast_thresholds[0]) & (peak_o < observed_thresholds[0]):
+                    continue
+                right = min(left + BLOCK_COLUMNS, columns)
+                if right - left == BLOCK_COLUMNS and f.shape[0] == BLOCK_ROWS:
+                    for j in range(BLOCK_ROWS):
+                        at = j * BLOCK_COLUMNS
+                        _copy_valid(f[j, left:right], o[j, left:right], block[at : at + BLOCK_COLUMNS])
+                        _copy_valid(o[j, left:right], f[j, left:right], block[BLOCK + at : BLOCK + at + BLOCK_COLUMNS])
                 else:
-                    pairs, wet = np.int32(0), np.int32(0)
-                    for j in range(top, rows):
-                        more = _look(forecast[k, j, left:right], observed[k, j, left:right], lowest_f, lowest_o)
-                        pairs, wet = np.int32(pairs + more[0]), np.int32(wet + more[1])
-                valid[k] += pairs
-                if wet > 0:
-                    width = right - left
-                    for j in range(height):
-                        _copy_pairs(
-                            forecast[k, top + j, left:right],
-                            observed[k, top + j, left:right],
-                            f[j * width : (j + 1) * width],
-                            o[j * width : (j + 1) * width],
-                        )
-                    size = height * width
-                    _count_tile(f[:size], o[:size], forecast_thresholds, observed_thresholds, events[k])
+                    _copy_ragged(f[:, left:right], o[:, left:right], block)
+                _count_block(block, forecast_thresholds, observed_thresholds, peak_f, peak_o, sums)
+                blocks += 1
+                if blocks == MOST_BLOCKS:
+                    _collect(sums, events[k])
+                    blocks = 0
+        _collect(sums, events[k])
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _look_at_four_rows(f0, f1, f2, f3, o0, o1, o2, o3, lowest_f, lowest_o):  # type: ignore[no-untyped-def]
-    """Valid pairs, and those that reach the lowest threshold, of four rows at a time: one sum for all of them."""
-    pairs, wet = np.int32(0), np.int32(0)
-    for i in range(f0.size):
-        v0 = (f0[i] == f0[i]) & (o0[i] == o0[i])
-        v1 = (f1[i] == f1[i]) & (o1[i] == o1[i])
-        v2 = (f2[i] == f2[i]) & (o2[i] == o2[i])
-        v3 = (f3[i] == f3[i]) & (o3[i] == o3[i])
-        pairs = np.int32(pairs + np.int32(v0) + np.int32(v1) + np.int32(v2) + np.int32(v3))
-        w0 = v0 & ((f0[i] >= lowest_f) | (o0[i] >= lowest_o))
-        w1 = v1 & ((f1[i] >= lowest_f) | (o1[i] >= lowest_o))
-        w2 = v2 & ((f2[i] >= lowest_f) | (o2[i] >= lowest_o))
-        w3 = v3 & ((f3[i] >= lowest_f) | (o3[i] >= lowest_o))
-        wet = np.int32(wet + np.int32(w0) + np.int32(w1) + np.int32(w2) + np.int32(w3))
-    return pairs, wet
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _look(f, o, lowest_f, lowest_o):  # type: ignore[no-untyped-def]
-    """The same of one row."""
-    pairs, wet = np.int32(0), np.int32(0)
+@njit(nogil=True, cache=True)
+def _look(f, o, highest_f, highest_o):  # type: ignore[no-untyped-def]
+    """The valid pairs of a row; the highest value of every column rises to what the row's valid pairs have."""
+    pairs = np.int32(0)
     for i in range(f.size):
         both = (f[i] == f[i]) & (o[i] == o[i])
         pairs = np.int32(pairs + np.int32(both))
-        wet = np.int32(wet + np.int32(both & ((f[i] >= lowest_f) | (o[i] >= lowest_o))))
-    return pairs, wet
+        value_f, value_o = f[i] if both else LOWEST, o[i] if both else LOWEST
+        highest_f[i] = value_f if value_f > highest_f[i] else highest_f[i]
+        highest_o[i] = value_o if value_o > highest_o[i] else highest_o[i]
+    return pairs
+
+
+@njit(nogil=True, cache=True)
+def _peak(v):  # type: ignore[no-untyped-def]
+    """The highest of the values of a block's columns, by halves: one after the other would wait for each."""
+    a, b = _higher(v[0], v[8]), _higher(v[1], v[9])
+    c, d = _higher(v[2], v[10]), _higher(v[3], v[11])
+    e, f = _higher(v[4], v[12]), _higher(v[5], v[13])
+    g, h = _higher(v[6], v[14]), _higher(v[7], v[15])
+    return _higher(_higher(_higher(a, e), _higher(b, f)), _higher(_higher(c, g), _higher(d, h)))
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _copy_pairs(from_f, from_o, to_f, to_o):  # type: ignore[no-untyped-def]
-    """A row with both values NaN where one of them is: no threshold is reached there."""
-    missing = np.float32(np.nan)  # becomes float64 beside float64, and keeps float32 what it is
-    for i in range(from_f.size):
-        both = (from_f[i] == from_f[i]) & (from_o[i] == from_o[i])
-        to_f[i] = from_f[i] if both else missing
-        to_o[i] = from_o[i] if both else missing
+def _higher(a, b):  # type: ignore[no-untyped-def]
+    # `max` would ask for NaN, of which there is none here.
+    return a if a > b else b
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _count_tile(f, o, forecast_thresholds, observed_thresholds, events):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _copy_valid(values, others, row):  # type: ignore[no-untyped-def]
+    """Values of a row of a block, NaN where the other field has none: no threshold is reached there."""
+    for i in range(BLOCK_COLUMNS):
+        row[i] = values[i] if (values[i] == values[i]) & (others[i] == others[i]) else MISSING
+
+
+@njit(nogil=True, cache=True)
+def _copy_ragged(f, o, block):  # type: ignore[no-untyped-def]
+    """A block that the edge of the field cuts, filled up with missing pixels."""
+    block[:] = MISSING
+    for j in range(f.shape[0]):
+        for i in range(f.shape[1]):
+            if f[j, i] == f[j, i] and o[j, i] == o[j, i]:
+                block[j * BLOCK_COLUMNS + i] = f[j, i]
+                block[BLOCK + j * BLOCK_COLUMNS + i] = o[j, i]
+
+
+@njit(nogil=True, cache=True)
+def _count_block(block, forecast_thresholds, observed_thresholds, peak_f, peak_o, sums):  # type: ignore[no-untyped-def]
     for k in range(forecast_thresholds.size):
-        threshold_f, threshold_o = forecast_thresholds[k], observed_thresholds[k]
-        hits, forecast_events, observed_events = np.int32(0), np.int32(0), np.int32(0)
-        for i in range(f.size):
-            forecast_event, observed_event = f[i] >= threshold_f, o[i] >= threshold_o
-            hits = np.int32(hits + np.int32(forecast_event & observed_event))
-            forecast_events = np.int32(forecast_events + np.int32(forecast_event))
-            observed_events = np.int32(observed_events + np.int32(observed_event))
-        if forecast_events + observed_events == 0:
+        t, u = forecast_thresholds[k], observed_thresholds[k]
+        if (peak_f < t) & (peak_o < u):
             break
-        events[k, 0] += hits
-        events[k, 1] += forecast_events
-        events[k, 2] += observed_events
+        row = sums[k]
+        for i in range(BLOCK_COLUMNS):
+            row[i] += (
+                _outcome(block[i], block[64 + i], t, u)
+                + _outcome(block[16 + i], block[80 + i], t, u)
+                + _outcome(block[32 + i], block[96 + i], t, u)
+                + _outcome(block[48 + i], block[112 + i], t, u)
+            )
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _outcome(f, o, forecast_threshold, observed_threshold):  # type: ignore[no-untyped-def]
+    """What one pair adds to the shared sum."""
+    forecast_event, observed_event = f >= forecast_threshold, o >= observed_threshold
+    return np.int32(
+        np.int32(forecast_event)
+        + np.int32(np.int32(observed_event) << np.int32(BITS))
+        + np.int32(np.int32(forecast_event & observed_event) << np.int32(2 * BITS))
+    )
+
+
+@njit(nogil=True, cache=True)
+def _collect(sums, events):  # type: ignore[no-untyped-def]
+    """Move the sums of the columns into `events`."""
+    for k in range(sums.shape[0]):
+        for i in range(BLOCK_COLUMNS):
+            events[k, 0] += sums[k, i] >> 2 * BITS
+            events[k, 1] += sums[k, i] & MASK
+            events[k, 2] += (sums[k, i] >> BITS) & MASK
+            sums[k, i] = 0

@@ -484,7 +484,11 @@ def _limits(dtype: np.dtype[Any], thresholds: np.ndarray, comparison: Comparison
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             limits = thresholds.astype(dtype.newbyteorder("="))
-        return np.nextafter(limits, limits.dtype.type(np.inf)) if comparison == ABOVE else limits
+        if comparison == ABOVE:
+            # Nothing is above infinity, nor at or above NaN.
+            beyond = np.nextafter(limits, limits.dtype.type(np.inf))
+            return np.where(np.isinf(limits), limits.dtype.type(np.nan), beyond)
+        return limits
     return np.floor(thresholds) + 1 if comparison == ABOVE else np.ceil(thresholds)
 
 
