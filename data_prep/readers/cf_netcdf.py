@@ -73,7 +73,7 @@ def frames(
     is_transposed = variable.dimensions.index(placed.x_dimension) < variable.dimensions.index(placed.y_dimension)
     relation = _relation(dataset, variable, options) if quantity.kind == "reflectivity" else None
     attributes = _description(dataset, variable, source_format, relation)
-    for index in _readable(dataset, len(ends)):
+    for index in _readable(dataset, options.wanted_frames(len(ends)), len(ends)):
         stored = variable.window(wanted if time is None else {**wanted, time: index})
         stored = stored.T if is_transposed else stored
         rate = _rain_rate(source, variable, placed.upright(stored), quantity, intervals[index], relation, options)
@@ -292,12 +292,20 @@ def _relation(dataset: CfDataset, variable: CfVariable, options: ReadOptions) ->
     return MARSHALL_PALMER
 
 
-def _readable(dataset: CfDataset, count: int) -> Iterator[int]:
+def count(source: Source, options: ReadOptions) -> int:
+    """Slots of the time axis, also those that an archive of this program marks as missing."""
+    with open_dataset(source, options) as dataset:
+        variable = _rain_variable(source, dataset, options)
+        time = time_dimension(dataset, variable)
+        return 1 if time is None else variable.shape[variable.dimensions.index(time)]
+
+
+def _readable(dataset: CfDataset, wanted: range, slots: int) -> Iterator[int]:
     """The frames that are there: an archive of this program marks slots that hold none."""
     status = dataset.variables.get("frame_status")
-    values = None if status is None or status.shape != (count,) else np.asarray(status.values)
+    values = None if status is None or status.shape != (slots,) else status.values
     meanings = [] if status is None else text(status.attributes.get("flag_meanings", "")).split()
-    for index in range(count):
+    for index in wanted:
         if values is None or not meanings or meanings[int(values[index])] in ("present", "partial"):
             yield index
 
@@ -326,4 +334,4 @@ def _scalar(value: Any) -> Any:
     return np.asarray(value).reshape(-1)[0]
 
 
-READER = Reader("cf_netcdf", "CF netCDF files and Zarr stores", _matches, read, uses=CF_OPTIONS)
+READER = Reader("cf_netcdf", "CF netCDF files and Zarr stores", _matches, read, uses=CF_OPTIONS, count=count)

@@ -11,7 +11,9 @@ import re
 import zipfile
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,11 +21,11 @@ from data_prep.readers.frame import RadarFrame
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.pickled_dates import dates_of_npy
 from data_prep.readers.registry import Reader
-from data_prep.readers.scaling import per_hour, rescale
+from data_prep.readers.scaling import convert, per_hour, rescale
 from data_prep.readers.selection import select
 from data_prep.readers.source import Source
 from nowcast.data.grid import Grid
-from nowcast.errors import ConfigError
+from nowcast.errors import ConfigError, DataError
 
 _ZIP = b"PK\x03\x04"
 NO_DATA = -1
@@ -39,18 +41,23 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     part = select(grid, options, source)
     with zipfile.ZipFile(source.path) as archive:
         dates = _dates(source, archive, options)
-        _check_whole(archive)
+        wanted = options.wanted_frames(dates.size)
+        if wanted.start == 0:
+            _check_whole(archive)
         minutes = source.interval_minutes(_MINUTES, options, lacking="")
         scale = _STEP_MM * per_hour(minutes)
-        for date, stored in zip(dates, _fields(source, archive, dates.size, grid.shape), strict=True):
-            window = part.cut(stored)
-            rate = rescale(window, scale)
-            missing = window == NO_DATA
-            rate[missing] = np.nan
-            if np.any(window < NO_DATA):
+
+        def rates(stored: np.ndarray) -> np.ndarray:
+            rate = rescale(stored, scale)
+            rate[stored == NO_DATA] = np.nan
+            return rate
+
+        for index in wanted:
+            date, window = dates[index], part.cut(_field(source, archive, index, dates.size, grid.shape))
+            if window.min() < NO_DATA:
                 raise source.error(f"the frame of {date} holds {window.min()}, wanted depths or {NO_DATA}")
             yield RadarFrame(
-                part.coarse(rate),
+                part.coarse(convert(window, rates)),
                 date,
                 part.grid,
                 interval_minutes=minutes,
@@ -136,26 +143,45 @@ def _check_whole(archive: zipfile.ZipFile) -> None:
             pass
 
 
-def _fields(source: Source, archive: zipfile.ZipFile, count: int, shape: tuple[int, int]) -> Iterator[np.ndarray]:
-    """The (H, W) int16 fields one after the other, so that months need the memory of a frame."""
+def count(source: Source, options: ReadOptions) -> int:
+    with zipfile.ZipFile(source.path) as archive:
+        return int(_dates(source, archive, options).size)
+
+
+def _field(source: Source, archive: zipfile.ZipFile, index: int, count: int, shape: tuple[int, int]) -> np.ndarray:
+    """The (H, W) int16 field at one position, so that months need the memory of a frame."""
     if archive.getinfo("data.npy").file_size > _MAX_MEMBER_BYTES:
         raise source.error("its data are larger than any year of MeteoNet")
-    with archive.open("data.npy") as member:
-        version = np.lib.format.read_magic(member)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        found, fortran, dtype = header(member)
-        if found != (count, *shape) or fortran or dtype.kind != "i" or dtype.itemsize != 2:
-            raise source.error(
-                f"its data are {found} of {dtype}, wanted {(count, *shape)} of int16, as dates and grid say"
-            )
-        size = 2 * shape[0] * shape[1]
-        for number in range(count):
-            block = member.read(size)
-            if len(block) != size:
-                raise source.error(f"its data break off in frame {number} of {count}", "fetch the file again")
-            yield np.frombuffer(block, dtype=dtype).reshape(shape)
-        if member.read(1):
-            raise source.error(f"its data go on after frame {count}")
+    size = 2 * shape[0] * shape[1]
+    member, start, found, dtype = _open_data(str(source.path), source.path.stat().st_mtime_ns)
+    if found != (count, *shape) or dtype.kind != "i" or dtype.itemsize != 2:
+        raise source.error(f"its data are {found} of {dtype}, wanted {(count, *shape)} of int16, as dates and grid say")
+    if archive.getinfo("data.npy").file_size > start + count * size:
+        raise source.error(f"its data go on after frame {count}")
+    try:
+        member.seek(start + index * size)
+        block = member.read(size)
+    except Exception:
+        _open_data.cache_clear()
+        raise
+    if index == count - 1:
+        _open_data.cache_clear()
+    if len(block) != size:
+        raise source.error(f"its data break off in frame {index} of {count}", "fetch the file again")
+    return np.frombuffer(block, dtype=dtype).reshape(shape)
+
+
+# Kept open: a stream that is unpacked from its start for every share of its frames would be unpacked very often.
+@lru_cache(maxsize=1)
+def _open_data(path: str, modified_ns: int) -> tuple[IO[bytes], int, tuple[int, ...], np.dtype[Any]]:
+    """The data's stream, where its fields begin, its shape and its type."""
+    member = zipfile.ZipFile(path).open("data.npy")  # noqa: SIM115 - stays open
+    version = np.lib.format.read_magic(member)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = header(member)
+    if fortran:
+        raise DataError(f"its data of shape {shape} are in Fortran's order")
+    return member, member.tell(), shape, dtype
 
 
 def _grid(source: Source, options: ReadOptions) -> Grid:
@@ -194,4 +220,5 @@ READER = Reader(
     _matches,
     read,
     uses=("accumulation_minutes", "coordinates", "pickled_dates"),
+    count=count,
 )

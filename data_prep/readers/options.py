@@ -16,8 +16,8 @@ from nowcast.data.grid import Grid
 from nowcast.data.units import ZRelation
 from nowcast.errors import ConfigError
 
-# Options that every reader uses.
-USED_BY_ALL = ("crop", "coarsen", "max_pixels", "read_quality")
+# Options that say nothing of what a file lacks.
+USED_BY_ALL = ("crop", "coarsen", "max_pixels", "read_quality", "frame_range")
 # Options on which the rain rate depends; crop, coarsen and grid show in an archive's grid.
 VALUE_OPTIONS = ("z_relation", "accumulation_minutes", "variable", "missing_values", "vil_rain_rate")
 # What a strptime directive of `time_pattern` may look like in a file name.
@@ -88,6 +88,7 @@ class ReadOptions:
         catalog: The CSV table of times and places that belongs to a SEVIR file.
         event: Id of the one event to read of a file that holds many (SEVIR).
         read_quality: Read the quality index of a file that has one; off, its frames come without, and sooner.
+        frame_range: First and last + 1 of the frames to read, counted as `Reader.count` does; for readers that have it.
         max_pixels: The largest grid that is decoded; a file that claims more is refused before anything is allocated.
     """
 
@@ -105,6 +106,7 @@ class ReadOptions:
     catalog: str | Path | None = None
     event: str | None = None
     read_quality: bool = True
+    frame_range: tuple[int, int] | None = None
     max_pixels: int = 60_000_000
 
     def __post_init__(self) -> None:
@@ -116,6 +118,10 @@ class ReadOptions:
             raise ConfigError(f"max_pixels must be positive, got {self.max_pixels}")
         if self.time_pattern is not None:
             name_pattern(self.time_pattern)
+
+    def wanted_frames(self, count: int) -> range:
+        """The positions to read among `count` frames of a file."""
+        return range(count) if self.frame_range is None else range(count)[slice(*self.frame_range)]
 
     def given(self) -> tuple[str, ...]:
         """Names of the options that only some readers use and that are not at their defaults."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import datetime
+import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 import h5py
 import numpy as np
@@ -22,6 +24,7 @@ from data_prep.readers.scaling import look_up
 from data_prep.readers.selection import select
 from data_prep.readers.source import HDF5, Source, text
 from nowcast.data.grid import Grid
+from nowcast.errors import DataError
 
 NO_DATA = 255
 _CATALOG = ("id", "img_type", "time_utc", "minute_offsets", "proj", "llcrnrlat", "llcrnrlon", "width_m", "height_m")
@@ -66,8 +69,12 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
         source.check_size(array.shape[1:3], options)
         source.check_size((array.shape[1] * array.shape[2], array.shape[3]), options)
         check_chunks(source, array)
-        for number, identity in enumerate(_identities(source, file, array.shape[0])):
-            if options.event not in (None, identity):
+        frames = array.shape[3]
+        events = _wanted_events(source, file, array.shape[0], options)
+        wanted = options.wanted_frames(len(events) * frames)
+        for place, (number, identity) in enumerate(events):
+            among = range(max(wanted.start - place * frames, 0), min(wanted.stop - place * frames, frames))
+            if not among:
                 continue
             if identity not in catalog:
                 raise source.error(
@@ -79,10 +86,10 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
             times = _times(source, row, array.shape[3])
             # Stored from the south, like the corner that the catalogue gives.
             event = array[number][::-1]
-            for index, time in enumerate(times):
+            for index in among:
                 yield RadarFrame(
                     part.coarse(look_up(rates, part.cut(event[:, :, index]))),
-                    time,
+                    times[index],
                     part.grid,
                     attributes={**attributes, "event": identity},
                 )
@@ -95,26 +102,39 @@ def _matches(source: Source) -> bool:
         return isinstance(file.get("vil"), h5py.Dataset) and file["vil"].ndim == 4 and "id" in file
 
 
-def _identities(source: Source, file: h5py.File, count: int) -> list[str]:
+def count(source: Source, options: ReadOptions) -> int:
+    """Frames of all events, or of the one that is wanted."""
+    with source.open_hdf5(options) as file:
+        shape = file["vil"].shape
+        return len(_wanted_events(source, file, shape[0], options)) * int(shape[3])
+
+
+def _wanted_events(source: Source, file: h5py.File, number: int, options: ReadOptions) -> list[tuple[int, str]]:
+    """Positions and ids."""
     found = [text(value) for value in file["id"][()]]
-    if len(found) != count:
-        raise source.error(f"holds {count} events and {len(found)} ids")
-    return found
+    if len(found) != number:
+        raise source.error(f"holds {number} events and {len(found)} ids")
+    return [(at, identity) for at, identity in enumerate(found) if options.event in (None, identity)]
 
 
-def _catalog(source: Source, options: ReadOptions) -> dict[str, dict[str, str]]:
+def _catalog(source: Source, options: ReadOptions) -> Mapping[str, Mapping[str, str]]:
     if options.catalog is None:
         raise source.error("holds no times and places", "name its table CATALOG.csv in catalog (--catalog)")
     try:
-        file = open(options.catalog, newline="", encoding="utf-8")  # noqa: SIM115 - closed below
+        return _rows_of_vil(str(options.catalog), os.stat(options.catalog).st_mtime_ns)
     except OSError as error:
         finding = f"its catalogue {options.catalog} cannot be read: {error.strerror or error}"
         raise source.error(finding, "name the table that belongs to it with --catalog") from error
-    with file:
+
+
+# One table belongs to all files, and has as many rows as they have events.
+@lru_cache(maxsize=2)
+def _rows_of_vil(path: str, modified_ns: int) -> Mapping[str, Mapping[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         lacking = [name for name in _CATALOG if name not in (rows.fieldnames or ())]
         if lacking:
-            raise source.error(f"its catalogue {options.catalog} has no column {lacking[0]!r}")
+            raise DataError(f"its catalogue {path} has no column {lacking[0]!r}")
         return {row["id"]: row for row in rows if row["img_type"] == "vil"}
 
 
@@ -147,4 +167,5 @@ READER = Reader(
     _matches,
     read,
     uses=("vil_rain_rate", "catalog", "event"),
+    count=count,
 )

@@ -1,0 +1,57 @@
+"""Ranges of a file's frames: read one after the other, or the other way round, they are the whole file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.readers.options import ReadOptions
+from data_prep.readers.registry import count_frames, read_frames
+from tests.data_prep.readers import test_meteonet_npz, test_sevir_h5
+from tests.data_prep.readers.reader_files import write_knmi, write_netcdf
+
+
+def of_netcdf(folder: Path) -> tuple[Path, ReadOptions]:
+    rain = np.random.default_rng(1).random((7, 3, 4)).astype(np.float32)
+    return write_netcdf(folder / "a.nc", rain), ReadOptions()
+
+
+def of_meteonet(folder: Path) -> tuple[Path, ReadOptions]:
+    dates = np.datetime64("2020-06-01", "s") + np.arange(7) * np.timedelta64(300, "s")
+    data = np.random.default_rng(2).integers(-1, 99, (7, 2, 3)).astype(np.int16)
+    return test_meteonet_npz.write(folder, data=data, dates=dates), ReadOptions()
+
+
+def of_sevir(folder: Path) -> tuple[Path, ReadOptions]:
+    path = test_sevir_h5.write(folder)
+    return path, ReadOptions(vil_rain_rate=(2.0, 1.5), catalog=path.with_name("CATALOG.csv"))
+
+
+@pytest.mark.parametrize("write", [of_netcdf, of_meteonet, of_sevir])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_ranges_of_frames_are_the_whole_file(tmp_path: Path, write: object, backwards: bool) -> None:
+    path, options = write(tmp_path)  # type: ignore[operator]
+    whole = list(read_frames(path, options=options))
+    number = count_frames(path, options=options)
+    assert number == len(whole) >= 4
+    ranges = [(start, start + 3) for start in range(0, number, 3)]
+    found = {
+        wanted: list(read_frames(path, options=replace(options, frame_range=wanted)))
+        for wanted in (reversed(ranges) if backwards else ranges)
+    }
+    shares = [frame for wanted in ranges for frame in found[wanted]]
+    assert [frame.valid_time for frame in shares] == [frame.valid_time for frame in whole]
+    for share, frame in zip(shares, whole, strict=True):
+        np.testing.assert_array_equal(share.rain_rate, frame.rain_rate)
+
+
+def test_formats_of_one_frame_have_no_ranges(tmp_path: Path) -> None:
+    assert count_frames(write_knmi(tmp_path / "a.h5", np.ones((3, 4), dtype=np.uint16))) is None
+
+
+def test_one_event_is_counted_alone(tmp_path: Path) -> None:
+    path, options = of_sevir(tmp_path)
+    assert count_frames(path, options=replace(options, event="S2")) == 2
