@@ -10,13 +10,13 @@ import pytest
 
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import count_frames, read_frames
+from tests.data_prep.radar_files import at, field, write_frames
 from tests.data_prep.readers import test_meteonet_npz, test_sevir_h5
-from tests.data_prep.readers.reader_files import write_knmi, write_netcdf
+from tests.data_prep.readers.reader_files import write_knmi
 
 
 def of_netcdf(folder: Path) -> tuple[Path, ReadOptions]:
-    rain = np.random.default_rng(1).random((7, 3, 4)).astype(np.float32)
-    return write_netcdf(folder / "a.nc", rain), ReadOptions()
+    return write_frames(folder / "a.nc", [at(n) for n in range(7)], [field(n) for n in range(7)]), ReadOptions()
 
 
 def of_meteonet(folder: Path) -> tuple[Path, ReadOptions]:
