@@ -4,31 +4,49 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from nowcast.data.archive import RadarArchive
 from nowcast.data.grid import Grid
 from nowcast.data.inspection import days_of
 from nowcast.report.colours import NO_DATA
+from nowcast.report.graticule import extent_km
 from nowcast.report.plot import FAINT, INK, draw_frame, draw_legend
 
-WIDTH, HEIGHT = 10.0, 9.2
+# Inches; the maps take what their grid needs of the height, up to this.
+WIDTH, HEAD, FOOT, MAP_WIDTH, TALLEST_MAP = 10.0, 4.15, 1.0, 4.3, 4.3
 PRESENT_COLOUR, PARTIAL_COLOUR, BAR_COLOUR = "#3072c1", "#e08214", "#61a5f0"
+# Of the valid share: pixels that are never valid are grey as everywhere, those that always are nearly white.
+SHARE_COLOURS = LinearSegmentedColormap.from_list("valid share", ["#7f2704", "#e08214", "#fee8c8", "#f2f7fc"])
 # Columns of the coverage strip: what a page shows.
 STRIP_COLUMNS = 600
+FEWEST_BARS = 8
 
 
 def archive_figure(archive: RadarArchive) -> Figure:
     """Coverage, rain share by day, valid share of each pixel, and the frame with the most rain."""
-    figure = Figure(figsize=(WIDTH, HEIGHT), facecolor="white")
+    height_km, width_km = extent_km(archive.grid)
+    map_height = min(TALLEST_MAP, MAP_WIDTH * height_km / width_km)
+    height = HEAD + map_height + FOOT
+    figure = Figure(figsize=(WIDTH, height), facecolor="white")
+
+    def place(left: float, top: float, width: float, tall: float) -> Axes:
+        return figure.add_axes((left / WIDTH, 1 - (top + tall) / height, width / WIDTH, tall / height))
+
     synthetic = " (synthetic)" if archive.is_synthetic else ""
-    figure.text(0.06, 0.975, f"{archive.path.name}{synthetic}", fontsize=13, color=INK, va="top")
-    figure.text(0.06, 0.945, archive.describe(), fontsize=8.5, color=INK, va="top")
-    _draw_coverage(figure.add_axes((0.08, 0.855, 0.88, 0.04)), archive)
-    _draw_days(figure.add_axes((0.08, 0.635, 0.88, 0.145)), archive)
-    _draw_valid_share(figure.add_axes((0.06, 0.12, 0.43, 0.43)), archive)
-    _draw_wettest(figure.add_axes((0.53, 0.12, 0.43, 0.43)), archive)
+    figure.text(0.06, 1 - 0.23 / height, f"{archive.path.name}{synthetic}", fontsize=13, color=INK, va="top")
+    figure.text(0.06, 1 - 0.5 / height, archive.describe(), fontsize=8.5, color=INK, va="top")
+    _draw_coverage(place(0.8, 0.97, 8.8, 0.37), archive)
+    _draw_days(place(0.8, 2.02, 8.8, 1.33), archive)
+    share = _draw_valid_share(place(0.6, HEAD, MAP_WIDTH, map_height), archive)
+    _draw_wettest(place(5.3, HEAD, MAP_WIDTH, map_height), archive)
     draw_legend(figure)
+    bar = figure.colorbar(share, cax=place(6.5, height - 0.5, 3.1, 0.14), orientation="horizontal")
+    bar.ax.tick_params(labelsize=7.5)
+    bar.ax.set_title("share of frames", fontsize=7.5, color=INK, loc="left", pad=3)
+    bar.outline.set(color=FAINT, linewidth=0.7)  # type: ignore[operator]
     return figure
 
 
@@ -58,18 +76,30 @@ def _draw_days(axes: Axes, archive: RadarArchive) -> None:
     ticks = np.unique(np.linspace(0, len(days) - 1, min(8, len(days))).astype(int))
     axes.set_xticks(ticks, [days[tick].date for tick in ticks], fontsize=7.5)
     axes.tick_params(axis="y", labelsize=7.5)
-    axes.set_xlim(-0.6, max(len(days), 3) - 0.4)
+    # Few days stand in the middle and do not grow to walls.
+    room = max(len(days), FEWEST_BARS) / 2 + 0.1
+    axes.set_xlim((len(days) - 1) / 2 - room, (len(days) - 1) / 2 + room)
     axes.set_title("wet share of valid pixels by day [%], 0.1 mm/h and more", fontsize=9, color=INK, loc="left")
 
 
-def _draw_valid_share(axes: Axes, archive: RadarArchive) -> None:
+def _draw_valid_share(axes: Axes, archive: RadarArchive) -> AxesImage:
+    """The mask: pixels that are always measured, never, or in a share of the frames."""
     share = archive.valid_share()
     step = max(1, -(-max(share.shape) // 700))
-    image = axes.imshow(share[::step, ::step], vmin=0, vmax=1, cmap="cividis", interpolation="nearest")
+    height_km, width_km = extent_km(archive.grid)
+    axes.set_facecolor(NO_DATA)
+    image = axes.imshow(
+        np.ma.masked_less_equal(np.nan_to_num(share[::step, ::step]), 0),
+        vmin=0,
+        vmax=1,
+        cmap=SHARE_COLOURS,
+        interpolation="nearest",
+        extent=(0, width_km, 0, height_km),
+    )
     _plain(axes)
-    axes.set_title("share of frames in which a pixel is valid", fontsize=9, color=INK, loc="left")
-    bar = axes.figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.04, pad=0.03)
-    bar.ax.tick_params(labelsize=7.5)
+    axes.set_anchor("N")
+    axes.set_title("share of frames in which a pixel is valid; grey: never", fontsize=9, color=INK, loc="left")
+    return image
 
 
 def _draw_wettest(axes: Axes, archive: RadarArchive) -> None:
@@ -80,7 +110,8 @@ def _draw_wettest(axes: Axes, archive: RadarArchive) -> None:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "no frame", ha="center", transform=axes.transAxes)
         return
-    draw_frame(axes, archive.rain_rate(index, index + 1)[0], grid, width=4.3)
+    draw_frame(axes, archive.rain_rate(index, index + 1)[0], grid, width=MAP_WIDTH)
+    axes.set_anchor("N")
     axes.set_title(f"the frame with the most rain, {archive.times[index]} UTC", fontsize=9, color=INK, loc="left")
 
 

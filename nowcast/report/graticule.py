@@ -84,9 +84,9 @@ def _round_levels(values: np.ndarray) -> np.ndarray:
 
 
 def _crossing(edge: np.ndarray, positions: np.ndarray, level: float) -> float | None:
-    """Where a level is met along an edge of the map, the first time."""
-    above = edge >= level
-    changes = np.flatnonzero(above[1:] != above[:-1])
+    """Where a level is met along an edge of the map, the first time; NaN there is off the Earth."""
+    above, seen = edge >= level, np.isfinite(edge)
+    changes = np.flatnonzero((above[1:] != above[:-1]) & seen[1:] & seen[:-1])
     if changes.size == 0:
         return None
     start = changes[0]
