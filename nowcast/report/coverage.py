@@ -119,6 +119,9 @@ def _time_ticks(axes: Axes, archive: RadarArchive) -> None:
     number = archive.times.size
     ticks = np.unique(np.linspace(0, number - 1, min(6, number)).astype(int))
     axes.set_xticks(ticks, [str(archive.times[tick].astype("datetime64[m]")) for tick in ticks], fontsize=7.5)
+    if ticks.size > 1:
+        axes.get_xticklabels()[0].set_ha("left")
+        axes.get_xticklabels()[-1].set_ha("right")
 
 
 def _plain(axes: Axes) -> None:

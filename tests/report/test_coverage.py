@@ -45,6 +45,8 @@ def test_the_picture_shows_gaps_days_mask_and_the_wettest_frame(archive: RadarAr
     mask = share.images[0].get_array()
     assert mask is not None and np.ma.getmaskarray(mask)[0, 0] and not np.ma.getmaskarray(mask)[40, 50]
     assert frame.get_title(loc="left").endswith(f"{START + 3 * np.timedelta64(900, 's')} UTC")
+    labels = [label.get_window_extent() for label in coverage.get_xticklabels()]
+    assert labels[0].x0 >= 0 and labels[-1].x1 <= figure.bbox.x1
     for axes in (share, frame):
         box = axes.get_position()
         assert box.width == pytest.approx(0.43, abs=0.01) and box.height > 0.1
