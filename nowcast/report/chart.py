@@ -47,6 +47,7 @@ class Line:
         low, high: (n,) of a ribbon, or None.
         notes: (n,) words beside the points; empty for none.
         joined: Whether a line joins the points.
+        bars: Columns from the foot of the axis to y in place of line and markers.
     """
 
     label: str
@@ -57,6 +58,7 @@ class Line:
     high: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     joined: bool = True
+    bars: bool = False
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ def _draw_line(axes: Axes, line: Line) -> None:
         axes.plot(line.x, line.y, color=FAINT, linewidth=0.8, alpha=0.7)
     else:
         style = STYLES[line.style]
+        if line.bars:
+            foot = axes.get_ylim()[0]
+            width = 0.7 * float(np.diff(line.x).min()) if line.x.size > 1 else 0.7
+            axes.bar(line.x, line.y - foot, width, bottom=foot, color=style.light, alpha=0.75, label=line.label)
+            return
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, color=style.light, alpha=0.18, linewidth=0)
         axes.plot(

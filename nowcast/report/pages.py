@@ -11,6 +11,7 @@ from nowcast.report import tables
 from nowcast.report.analysis import Analysis
 from nowcast.report.chart import Chart
 from nowcast.report.colours import NO_DATA, RAIN, data_uri, indexed_png
+from nowcast.report.decisions import MIN_BLOCKS_SHOWN
 from nowcast.report.provenance import provenance_rows, summary
 from nowcast.report.skill_charts import (
     chosen_leads,
@@ -24,18 +25,11 @@ from nowcast.report.skill_charts import (
     styles,
 )
 from nowcast.report.svg import draw_svg, style_sheet, swatch
-from nowcast.report.verdict import block_words, opening, remarks, verdicts
+from nowcast.report.verdict import agreements, block_words, cross_check_sentences, opening, remarks, verdicts
 from nowcast.report.words import utc
 from nowcast.verification.bootstrap import MIN_BLOCKS
-from nowcast.verification.continuous import (
-    mean_absolute_error,
-    mean_error,
-    pearson_correlation,
-    root_mean_squared_error,
-)
-from nowcast.verification.evaluation import Example
+from nowcast.verification.evaluation import Example, best_and_worst
 from nowcast.verification.measures import PooledCounts
-from nowcast.verification.scores import csi
 
 
 def words_of(analysis: Analysis, title: str) -> dict[str, Any]:
@@ -47,11 +41,16 @@ def words_of(analysis: Analysis, title: str) -> dict[str, Any]:
         "references": analysis.references,
         "summary": summary(analysis),
         "opening": opening(analysis),
-        "verdicts": _by_threshold(analysis),
+        "verdicts": _by_comparison(analysis),
+        "cross_check": cross_check_sentences(analysis),
+        "agreements": _agreements(analysis),
         "remarks": remarks(analysis),
         "overall": _overall(analysis),
         "by_lead": _by_lead(analysis),
+        "differences_apart": len(analysis.comparisons) > 2,
         "difference_names": [f"{c.model} − {c.reference}" for c in analysis.comparisons],
+        "pooled": _pooled(analysis),
+        "probability": _probability(analysis),
         "cases": _cases(analysis),
         "groups": _groups(analysis),
         "continuous": _continuous(analysis),
@@ -59,6 +58,7 @@ def words_of(analysis: Analysis, title: str) -> dict[str, Any]:
         "left_out": analysis.evaluation.left_out(),
         "marks": [(mark, tables.MEANINGS[name]) for name, mark in tables.MARKS.items()],
         "minimum_blocks": MIN_BLOCKS,
+        "has_intervals": analysis.total_blocks >= MIN_BLOCKS_SHOWN,
         "level": f"{100 * analysis.settings.level:g} %",
         "blocks_word": block_words(analysis, 2),
         "comparison": analysis.sign,
@@ -83,7 +83,11 @@ def pictures_of(analysis: Analysis) -> dict[str, Any]:
         "fss": _drawn(fss_charts(analysis, few)),
         "spectra": _drawn(spectrum_charts(analysis, chosen_leads(analysis, 3))),
         "ensembles": [(name, _drawn(charts)) for name, charts in ensemble_charts(analysis)],
-        "pooled": _pooled(analysis),
+        "ensemble_legend": [
+            {"name": name, "swatch": swatch(style[name])}
+            for name in analysis.models
+            if name in analysis.evaluation.sums.get("crps", {})
+        ],
         "scorecards": _scorecards(analysis),
         "examples": [_example(example, analysis) for example in analysis.evaluation.examples],
         "rain_legend": _rain_legend(),
@@ -94,11 +98,28 @@ def _drawn(charts: Sequence[Chart], *, square: bool = False) -> list[str]:
     return [draw_svg(chart, height=300 if square else 230) for chart in charts]
 
 
-def _by_threshold(analysis: Analysis) -> list[dict[str, Any]]:
-    found: dict[float, list[Any]] = {}
+def _by_comparison(analysis: Analysis) -> list[dict[str, Any]]:
+    """Verdicts of one comparison together, thresholds ascending; what could not be ranked last, without a name."""
+    found: dict[str, list[Any]] = {f"{c.model} against {c.reference}": [] for c in analysis.comparisons} | {"": []}
     for verdict in verdicts(analysis):
-        found.setdefault(verdict.threshold, []).append(verdict)
-    return [{"threshold": f"{threshold:g}", "verdicts": items} for threshold, items in found.items()]
+        found["" if verdict.model is None else f"{verdict.model} against {verdict.reference}"].append(verdict)
+    kept = {name: items for name, items in found.items() if items}
+    return [{"name": name if len(kept) > 1 else "", "verdicts": items} for name, items in kept.items()]
+
+
+def _agreements(analysis: Analysis) -> list[dict[str, Any]]:
+    words = {"better": "better", "worse": "worse", "none": "no difference"}
+    return [
+        {
+            "comparison": f"{found.model} − {found.reference}",
+            "threshold": f"{found.threshold:g}",
+            "leads": found.leads,
+            "bootstrap": f"{words[found.bootstrap]} {tables.MARKS[found.bootstrap]}",
+            "diebold_mariano": f"{words[found.diebold_mariano]} {tables.MARKS[found.diebold_mariano]}",
+            "agrees": "yes" if found.agrees else "NO",
+        }
+        for found in agreements(analysis)
+    ]
 
 
 def _overall(analysis: Analysis) -> list[dict[str, Any]]:
@@ -194,8 +215,8 @@ def _cases(analysis: Analysis) -> dict[str, Any]:
 
 
 def _groups(analysis: Analysis) -> list[dict[str, Any]]:
-    """Seasons and hours at the middle threshold; all thresholds are in the JSON file."""
-    return [
+    """Seasons and hours, a block of rows for each threshold."""
+    rows = [
         {
             **row,
             "threshold": f"{row['threshold']:g}",
@@ -203,47 +224,83 @@ def _groups(analysis: Analysis) -> list[dict[str, Any]]:
             "csi": [tables.number(row["csi"][model]) for model in analysis.models],
         }
         for row in tables.group_rows(analysis)
-        if row["threshold"] == float(analysis.thresholds[analysis.thresholds.size // 2])
     ]
+    order = [f"{threshold:g}" for threshold in analysis.thresholds]
+    return sorted(rows, key=lambda row: order.index(row["threshold"]))
+
+
+def _chosen(analysis: Analysis, number: int) -> list[tuple[str, int]]:
+    """A few lead times and all of them: name and place."""
+    minutes = analysis.lead_minutes
+    return [(f"{minutes[lead]:g}", lead) for lead in chosen_leads(analysis, number)] + [("all", -1)]
 
 
 def _continuous(analysis: Analysis) -> list[dict[str, Any]]:
-    held = analysis.evaluation.sums.get("continuous", {})
-    rows = []
-    for model in analysis.models:
-        if model not in held:
-            continue
-        by_lead = held[model].pool(0)
-        for lead in chosen_leads(analysis, 4):
-            sums: Any = by_lead[lead]
-            rows.append(
-                {
-                    "model": model,
-                    "lead": f"{analysis.lead_minutes[lead]:g}",
-                    "values": [
-                        tables.number(float(score(sums)))
-                        for score in (root_mean_squared_error, mean_absolute_error, mean_error, pearson_correlation)
-                    ],
-                    "n": tables.whole(int(sums.n)),
-                }
-            )
-    return rows
+    """A block of rows for each chosen lead time: models, then their differences."""
+    metrics = ("rmse", "mae", "mean_error", "correlation")
+    if "mae" not in analysis.sum_scores:
+        return []
+    held = next(sums for model, sums in analysis.evaluation.sums["continuous"].items() if model in analysis.models)
+    valid = [*held.pool(0).n.tolist(), int(held.pool().n)]  # type: ignore[attr-defined]
+    return [
+        {
+            "name": name,
+            "rows": tables.sum_rows(analysis, [(metric, lead, 0) for metric in metrics]),
+            "n": tables.whole(valid[lead]),
+            "blocks": int(analysis.sum_scores["mae"].n_blocks[lead, 0]),
+        }
+        for name, lead in _chosen(analysis, 4)
+    ]
 
 
 def _pooled(analysis: Analysis) -> dict[str, Any]:
-    """CSI after taking maxima or means of blocks, lead times pooled: names of the poolings, and rows."""
-    sums = pooled_sums(analysis, "pooled", PooledCounts, leads=True)
-    names: list[str] = []
-    rows = []
-    for t, threshold in enumerate(analysis.thresholds):
-        for model, counts in sums.items():
-            names = counts.poolings.split(",") if counts.poolings else []
-            values = csi(counts)[:, t]
-            n = int(counts.hits[0, t] + counts.misses[0, t]) if names else 0
-            cells = [tables.number(float(value)) for value in values]
-            rows.append({"threshold": f"{threshold:g}", "model": model, "cells": cells, "observed": tables.whole(n)})
-    words = [f"{kind} of {side}×{side}" for kind, side in (name.split(":") for name in names)]
-    return {"sign": analysis.fss_sign, "names": words, "rows": rows if words else []}
+    """CSI of block maxima and means, lead times pooled: a block of rows for each threshold."""
+    found = analysis.sum_scores.get("csi_max_pool")
+    if found is None:
+        return {"groups": []}
+    sums = next(iter(pooled_sums(analysis, "pooled", PooledCounts, leads=True).values()))
+    scales = list(dict.fromkeys(scale for _, scale in found.cells))
+    columns = [(metric, scale) for metric in ("csi_max_pool", "csi_mean_pool") for scale in scales]
+    groups = []
+    for t, threshold in enumerate(analysis.thresholds.tolist()):
+        cell = {scale: found.cells.index((threshold, scale)) for scale in scales}
+        groups.append(
+            {
+                "name": f"{threshold:g}",
+                "rows": tables.sum_rows(analysis, [(metric, -1, cell[scale]) for metric, scale in columns]),
+                "observed": tables.whole(int(sums.hits[0, t] + sums.misses[0, t])),
+                "blocks": int(found.n_blocks[-1, cell[scales[0]]]),
+            }
+        )
+    words = {"csi_max_pool": "max of", "csi_mean_pool": "mean of"}
+    names = [f"{words[metric]} {scale:g} × {scale:g} km" for metric, scale in columns]
+    return {"sign": analysis.fss_sign, "names": names, "groups": groups}
+
+
+def _probability(analysis: Analysis) -> dict[str, Any]:
+    """CRPS, fair CRPS and Brier score by lead time; empty without ensembles."""
+    chosen = _chosen(analysis, 2)
+    groups = [
+        (
+            found.score.name if threshold is None else f"Brier score {analysis.probability_sign} {threshold:g} mm/h",
+            metric,
+            cell,
+        )
+        for metric, found in analysis.sum_scores.items()
+        if metric in ("crps", "fair_crps", "brier_score")
+        for cell, (threshold, _) in enumerate(found.cells)
+    ]
+    return {
+        "names": [name if name == "all" else f"{name} min" for name, _ in chosen],
+        "groups": [
+            {
+                "name": f"{name} [mm/h]" if metric != "brier_score" else name,
+                "rows": tables.sum_rows(analysis, [(metric, lead, cell) for _, lead in chosen]),
+                "blocks": int(analysis.sum_scores[metric].n_blocks[-1, cell]),
+            }
+            for name, metric, cell in groups
+        ],
+    }
 
 
 def _example(example: Example, analysis: Analysis) -> dict[str, Any]:
@@ -254,7 +311,10 @@ def _example(example: Example, analysis: Analysis) -> dict[str, Any]:
     minutes = example.lead_times / np.timedelta64(60, "s")
     rows, columns = example.observed.shape[1:]
     dy, dx = example.pixel_km
+    chosen = best_and_worst(analysis.evaluation.counts)
+    names = dict(zip(chosen, ("Best case", "Worst case") if len(chosen) == 2 else ("Case",), strict=True))
     return {
+        "name": names.get(example.case, "Case"),
         "time": utc(example.case.issue_time),
         "source": example.case.source,
         "size": f"{columns * dx:.0f} × {rows * dy:.0f} km, pixels of {dx:g} km",

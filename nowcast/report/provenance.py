@@ -69,12 +69,22 @@ def provenance_rows(analysis: Analysis) -> list[tuple[str, str]]:
         ("independent blocks", _blocks(analysis)),
         (
             "tests",
-            f"{analysis.n_tests} differences, false-discovery rate {settings.false_discovery:g} "
-            "(Benjamini and Hochberg 1995)",
+            f"{analysis.n_tests} differences of CSI, false-discovery rate {settings.false_discovery:g} "
+            "(Benjamini and Hochberg 1995); every other score is a family of tests of its own" + _families(analysis),
+        ),
+        (
+            "cross-check",
+            "Diebold and Mariano 1995 with the correction of Harvey, Leybourne and Newbold 1997 on 1 − CSI of "
+            f"{block_words(analysis, 2)}, neighbours' autocovariance taken in, the same false-discovery rate",
         ),
         ("versions", ", ".join(f"{name} {' / '.join(found)}" for name, found in held.get("versions", {}).items())),
     ]
     return rows
+
+
+def _families(analysis: Analysis) -> str:
+    made = [f"{found.n_tests} of {found.score.name}" for found in analysis.sum_scores.values() if found.n_tests]
+    return f": {', '.join(made)}" if made else ""
 
 
 def _blocks(analysis: Analysis) -> str:

@@ -7,13 +7,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from nowcast.report.analysis import Analysis
+from nowcast.report.analysis import BOUNDS, Analysis
 from nowcast.report.chart import OBSERVED, Axis, Chart, Line, step_range
-from nowcast.verification.fss import FssSums, fractions_skill_score, useful_skill
+from nowcast.verification.fss import FssSums, useful_skill
 from nowcast.verification.probabilistic import (
     ProbabilitySums,
     RankSums,
     SpreadSums,
+    bin_probabilities,
     ensemble_mean_error,
     rank_histogram,
     reliability_curve,
@@ -59,6 +60,7 @@ def score_charts(analysis: Analysis, name: str) -> list[Chart]:
         else:
             top = step_range([value], least=0.2)[1] if name == "csi" else 1.0
             axis, guides = Axis(SHORT[name], 0.0, min(top, 1.0)), []
+        low, high = _drawable(low, high, BOUNDS[name])
         lines = [
             Line(model, minutes, value[m], style[model], low[m], high[m]) for m, model in enumerate(analysis.models)
         ]
@@ -152,6 +154,9 @@ def fss_charts(analysis: Analysis, leads: Sequence[int]) -> list[Chart]:
     """Fractions skill score against scale with the useful-skill line, a chart for each threshold and lead."""
     style, pixel_km = styles(analysis), float(analysis.evaluation.provenance["pixel_km"])
     pooled = pooled_sums(analysis, "fss", FssSums)
+    if not pooled:
+        return []
+    held = analysis.sum_scores["fss"]
     charts = []
     for t, threshold in enumerate(analysis.thresholds):
         for lead in leads:
@@ -161,9 +166,11 @@ def fss_charts(analysis: Analysis, leads: Sequence[int]) -> list[Chart]:
                 if not lines:
                     useful = useful_skill(sums)[lead, t]
                     lines.append(Line("", km, useful, notes=("useful", *[""] * (km.size - 1))))
-                lines.append(Line(model, km, fractions_skill_score(sums)[lead, t], style[model]))
-            if not lines:
-                continue
+                at = slice(t * km.size, (t + 1) * km.size)
+                m = held.models.index(model)
+                low, high = (bound[m, lead, at] for bound in (held.estimate.low, held.estimate.high))
+                low, high = _drawable(low, high, held.score.bounds)
+                lines.append(Line(model, km, held.estimate.value[m, lead, at], style[model], low, high))
             km = lines[0].x
             charts.append(
                 Chart(
@@ -220,26 +227,37 @@ def ensemble_charts(analysis: Analysis) -> list[tuple[str, list[Chart]]]:
     probability = pooled_sums(analysis, "probability", ProbabilitySums, leads=True)
     percent = (0.0, 20.0, 40.0, 60.0, 80.0, 100.0)
     if probability:
-        reliability, roc = [], []
+        reliability, used, roc = [], [], []
         for t, threshold in enumerate(analysis.thresholds):
             title = f"{analysis.probability_sign} {threshold:g} mm/h"
             diagonal = Line("", np.array([0.0, 100.0]), np.array([0.0, 100.0]))
             curves, tracks = [diagonal], [diagonal]
+            bars: list[Line] = []
             for model, sums in probability.items():
                 made, operating = reliability_curve(sums), roc_curve(sums)
                 curves.append(
                     Line(model, 100 * made.forecast_probability[t], 100 * made.observed_frequency[t], style[model])
                 )
+                share = 100.0 * made.n[t] / max(int(made.n[t].sum()), 1)
+                at = 100.0 * bin_probabilities(sums)
+                bars.append(Line(model, at, _positive(share), style[model], bars=len(probability) == 1))
                 tracks.append(
                     Line(model, 100 * operating.false_alarm_rate[t], 100 * operating.detection_rate[t], style[model])
                 )
             forecast = Axis("forecast probability [%]", 0.0, 100.0, ticks=percent)
             observed = Axis("observed frequency [%]", 0.0, 100.0, ticks=percent)
+            wide = Axis("forecast probability [%]", -8.0, 108.0, ticks=percent)
+            how_often = Axis("pixels [%]", 0.001, 100.0, log=True)
+            used.append(Chart(title, wide, how_often, bars, f"how often each probability was forecast at {title}"))
             reliability.append(Chart(title, forecast, observed, curves, f"reliability at {title}"))
             false_rate = Axis("false alarm rate [%]", 0.0, 100.0, ticks=percent)
             detected = Axis("probability of detection [%]", 0.0, 100.0, ticks=percent)
             roc.append(Chart(title, false_rate, detected, tracks, f"ROC at {title}"))
-        groups += [("Reliability", reliability), ("ROC", roc)]
+        groups += [
+            ("Reliability", reliability),
+            ("How often each probability was forecast", used),
+            ("ROC", roc),
+        ]
     ranks = pooled_sums(analysis, "rank", RankSums, leads=True)
     if ranks:
         groups.append(("Rank histogram", [_rank_chart(model, sums, style[model]) for model, sums in ranks.items()]))
@@ -259,10 +277,11 @@ def _rank_chart(model: str, sums: RankSums, style: int) -> Chart:
     total = histogram.sum()
     share = 100.0 * histogram / total if total > 0 else np.full(histogram.shape, np.nan)
     ranks = np.arange(share.size, dtype=np.float64)
-    flat = Line("", ranks[[0, -1]], np.full(2, 100.0 / share.size))
+    flat = Line("", ranks[[0, -1]] + np.array([-0.5, 0.5]), np.full(2, 100.0 / share.size))
     top = step_range([share], least=200.0 / share.size)[1]
-    axes = Axis("members below the observation", 0.0, float(ranks[-1])), Axis("pixels [%]", 0.0, top)
-    return Chart(model, *axes, [flat, Line(model, ranks, share, style)], f"rank histogram of {model}")
+    axes = Axis("members below the observation", -0.6, float(ranks[-1]) + 0.6), Axis("pixels [%]", 0.0, top)
+    bars = Line(model, ranks, share, style, bars=True)
+    return Chart(model, *axes, [flat, bars], f"rank histogram of {model}")
 
 
 def chosen_leads(analysis: Analysis, number: int) -> list[int]:
@@ -276,6 +295,12 @@ def pooled_sums(analysis: Analysis, kind: str, of: type[S], *, leads: bool = Fal
     held = analysis.evaluation.sums.get(kind, {})
     found = {model: held[model] for model in analysis.models if model in held}
     return {model: sums.pool() if leads else sums.pool(0) for model, sums in found.items() if isinstance(sums, of)}
+
+
+def _drawable(low: np.ndarray, high: np.ndarray, bounds: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of ribbons; NaN for an interval over the whole range, which says nothing and would hide the others."""
+    blank = (low <= bounds[0]) & (high >= bounds[1])
+    return np.where(blank, np.nan, low), np.where(blank, np.nan, high)
 
 
 def _level(value: float, minutes: np.ndarray) -> Line:

@@ -42,7 +42,8 @@ def style_sheet() -> str:
         return " ".join(f"--s{index}: {getattr(style, kind)};" for index, style in enumerate(STYLES))
 
     classes = " ".join(
-        f".line.s{index} {{ stroke: var(--s{index}); }} .dot.s{index}, .ribbon.s{index} {{ fill: var(--s{index}); }}"
+        f".line.s{index} {{ stroke: var(--s{index}); }} "
+        f".dot.s{index}, .bar.s{index}, .ribbon.s{index} {{ fill: var(--s{index}); }}"
         for index in range(len(STYLES))
     )
     return (
@@ -98,6 +99,9 @@ class _Panel:
 
     def _line(self, line: Line) -> Iterator[str]:
         x, y = self._x(line.x), self._y(line.y)
+        if line.bars:
+            yield from self._bars(line, x, y)
+            return
         seen = self._visible(x, y)
         kind = "guide" if line.style is None else f"line s{line.style}"
         if line.joined:
@@ -112,6 +116,15 @@ class _Panel:
                 at = min(float(x[index]) + 4, self.right - 2)
                 anchor = "end" if at > self.right - 24 else "start"
                 yield _text("note", _number(at), _number(float(y[index]) - 4), note, anchor)
+
+    def _bars(self, line: Line, x: np.ndarray, y: np.ndarray) -> Iterator[str]:
+        width = 0.7 * float(np.diff(x).min()) if x.size > 1 else 20.0
+        for index in np.flatnonzero(np.isfinite(y) & (y < self.bottom)).tolist():
+            top = max(float(y[index]), self.top)
+            numbers = f"{line.label}: {_label(line.x[index])}, {line.y[index]:.3g}"
+            place = f'x="{_number(float(x[index]) - width / 2)}" y="{_number(top)}"'
+            size = f'width="{_number(width)}" height="{_number(self.bottom - top)}"'
+            yield f'<rect class="bar s{line.style}" {place} {size}><title>{escape(numbers)}</title></rect>'
 
     def _visible(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
@@ -145,7 +158,7 @@ def _number(value: float) -> str:
 
 
 def _label(value: float) -> str:
-    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+    if value != 0 and not 0.0099 < abs(value) < 1e5:
         mantissa, exponent = f"{value:.0e}".split("e")
         power = "10" + str(int(exponent)).translate(SUPERSCRIPTS)
         return power if mantissa == "1" else f"{mantissa}·{power}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -213,30 +213,63 @@ def score_cell(analysis: Analysis, name: str, m: int, lead: int, t: int) -> str:
     return estimate_cell(estimate, analysis.n_blocks, m, lead, t)
 
 
-def estimate_cell(estimate: Estimate, n_blocks: np.ndarray, m: int, lead: int, cell: int) -> str:
+def estimate_cell(estimate: Estimate, n_blocks: np.ndarray, m: int, lead: int, cell: int, *, decimals: int = 3) -> str:
     """The same of any score; `undefined` without a reason."""
     value, low, high = (float(part[m, lead, cell]) for part in (estimate.value, estimate.low, estimate.high))
-    return number(value) + ("" if np.isnan(value) else _interval(low, high, int(n_blocks[lead, cell])))
+    interval = "" if np.isnan(value) else _interval(low, high, int(n_blocks[lead, cell]), decimals=decimals)
+    return number(value, decimals=decimals) + interval
 
 
-def difference_cell(comparison: Comparison, n_blocks: np.ndarray, lead: int, cell: int) -> str:
+def difference_cell(comparison: Comparison, n_blocks: np.ndarray, lead: int, cell: int, *, decimals: int = 3) -> str:
     """`+0.051 [+0.02, +0.08] ▲`."""
     value = float(comparison.difference[lead, cell])
     if np.isnan(value):
         return f"undefined {MARKS['undefined']}"
-    interval = _interval(
-        comparison.low[lead, cell], comparison.high[lead, cell], int(n_blocks[lead, cell]), signed=True
-    )
-    return f"{number(value, signed=True)}{interval} {MARKS[comparison.decision[lead, cell]]}"
+    at = (lead, cell)
+    interval = _interval(comparison.low[at], comparison.high[at], int(n_blocks[at]), signed=True, decimals=decimals)
+    return f"{number(value, signed=True, decimals=decimals)}{interval} {MARKS[comparison.decision[at]]}"
 
 
-def number(value: float, *, signed: bool = False) -> str:
-    """Three decimals with a true minus sign; `∞` and `undefined` by name."""
+def sum_rows(analysis: Analysis, columns: Sequence[tuple[str, int, int]]) -> list[dict[str, Any]]:
+    """A row a model, then a row a comparison, of scores of sums: name, and a cell of text and decision each column.
+
+    Args:
+        columns: (metric, lead, cell); lead -1 is all lead times pooled.
+    """
+    blank = {"text": "", "decision": ""}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for place, (metric, lead, cell) in enumerate(columns):
+        found, decimals = analysis.sum_scores[metric], _decimals(analysis, metric, columns)
+        for m, model in enumerate(found.models):
+            text = estimate_cell(found.estimate, found.n_blocks, m, lead, cell, decimals=decimals)
+            rows.setdefault(model, [blank] * len(columns))[place] = {"text": text, "decision": ""}
+    models = [name for name in analysis.models if name in rows]
+    for place, (metric, lead, cell) in enumerate(columns):
+        found, decimals = analysis.sum_scores[metric], _decimals(analysis, metric, columns)
+        for comparison in found.comparisons:
+            text = difference_cell(comparison, found.n_blocks, lead, cell, decimals=decimals)
+            name = f"{comparison.model} − {comparison.reference}"
+            made = {"text": text, "decision": str(comparison.decision[lead, cell])}
+            rows.setdefault(name, [blank] * len(columns))[place] = made
+    differences = [name for name in rows if name not in models]
+    return [{"name": name, "difference": name not in models, "cells": rows[name]} for name in models + differences]
+
+
+def _decimals(analysis: Analysis, metric: str, columns: Sequence[tuple[str, int, int]]) -> int:
+    """Three, and more for a score whose values are small, as Brier scores of rare events are."""
+    value = analysis.sum_scores[metric].estimate.value
+    shown = np.abs(np.concatenate([value[:, lead, cell] for name, lead, cell in columns if name == metric]))
+    largest = shown[np.isfinite(shown)].max(initial=0.0)
+    return int(np.clip(2 - np.floor(np.log10(largest)), 3, 5)) if largest > 0 else 3
+
+
+def number(value: float, *, signed: bool = False, decimals: int = 3) -> str:
+    """Decimals with a true minus sign; `∞` and `undefined` by name."""
     if np.isnan(value):
         return "undefined"
     if np.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:{'+' if signed else ''}.3f}".replace("-", "−")
+    return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
 
 
 def whole(value: int) -> str:
@@ -251,11 +284,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100 * share:.2g} %"
 
 
-def _interval(low: float, high: float, n_blocks: int, *, signed: bool = False) -> str:
+def _interval(low: float, high: float, n_blocks: int, *, signed: bool = False, decimals: int = 3) -> str:
     if np.isnan(low) or np.isnan(high):
         return ""
     rough = "" if n_blocks >= MIN_BLOCKS else "~"
-    return f" {rough}[{number(low, signed=signed)}, {number(high, signed=signed)}]"
+    ends = (number(end, signed=signed, decimals=decimals) for end in (low, high))
+    return f" {rough}[{', '.join(ends)}]"
 
 
 def _reason(analysis: Analysis, m: int, lead: int, t: int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nowcast.report.analysis import Analysis
+from nowcast.report.cross_check import compared, disagrees
 from nowcast.report.decisions import Comparison
 from nowcast.report.skill_charts import pooled_sums
 from nowcast.verification.bootstrap import MIN_BLOCKS
@@ -88,6 +89,67 @@ def lead_ranges(minutes: np.ndarray, chosen: np.ndarray) -> str:
     runs = [(minutes[start], minutes[stop - 1]) for start, stop in edges.reshape(-1, 2)]
     words = [f"{low:g}" if low == high else f"{low:g}–{high:g}" for low, high in runs]
     return (", ".join(words[:-1]) + " and " if len(words) > 1 else "") + words[-1] + " min"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A run of lead times at which both tests say the same of one comparison and threshold.
+
+    Attributes:
+        bootstrap, diebold_mariano: Decisions.
+        leads: In words.
+        agrees: Whether they are the same.
+    """
+
+    threshold: float
+    model: str
+    reference: str
+    leads: str
+    bootstrap: str
+    diebold_mariano: str
+    agrees: bool
+
+
+def agreements(analysis: Analysis) -> list[Agreement]:
+    """Both tests side by side where both were made, by comparison, threshold and band of lead times."""
+    found = []
+    for comparison, check in zip(analysis.comparisons, analysis.cross_checks, strict=True):
+        made = compared(comparison, check)[:-1]
+        for t, threshold in enumerate(analysis.thresholds.tolist()):
+            ours, theirs = comparison.decision[:-1, t], check.decision[:-1, t]
+            for said in dict.fromkeys(zip(ours[made[:, t]], theirs[made[:, t]], strict=True)):
+                chosen = made[:, t] & (ours == said[0]) & (theirs == said[1])
+                leads = lead_ranges(analysis.lead_minutes, chosen)
+                found.append(
+                    Agreement(threshold, check.model, check.reference, leads, *said, agrees=said[0] == said[1])
+                )
+    return found
+
+
+def cross_check_sentences(analysis: Analysis) -> list[str]:
+    """How often the two tests agree, then each disagreement; nothing where nothing was tested."""
+    pairs = list(zip(analysis.comparisons, analysis.cross_checks, strict=True))
+    made = sum(int(compared(*pair)[:-1].sum()) for pair in pairs)
+    if made == 0:
+        return []
+    against = sum(int(disagrees(*pair)[:-1].sum()) for pair in pairs)
+    one = block_words(analysis, 1)
+    sentences = [
+        f"Cross-check: a Diebold-Mariano test, for which every {one} counts alike, decides as the bootstrap does in "
+        f"{made - against} of {made} cells (comparison, threshold and lead time)."
+    ]
+    words = {"better": "better", "worse": "worse", "none": "no detectable difference"}
+    for found in agreements(analysis):
+        if not found.agrees:
+            both = {found.bootstrap, found.diebold_mariano} == {"better", "worse"}
+            end = ": the tests contradict each other, rely on neither" if both else ""
+            sentences.append(
+                f"{found.model} against {found.reference} at {analysis.sign} {found.threshold:g} mm/h, {found.leads}: "
+                f"{words[found.bootstrap]} by the bootstrap, {words[found.diebold_mariano]} by Diebold-Mariano{end}."
+            )
+    if against:
+        sentences.append("A difference that one test alone calls is a hint, not a verdict.")
+    return sentences
 
 
 def _verdict(analysis: Analysis, comparison: Comparison, t: int) -> Verdict:

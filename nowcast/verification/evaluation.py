@@ -157,10 +157,14 @@ def merge_evaluations(parts: Sequence[Evaluation], names: Sequence[str] | None =
 def ranked_cases(counts: ContingencyCounts) -> list[Case]:
     """Cases from the worst to the best by the first model's CSI, leads pooled, at the middle threshold.
 
-    Only cases with an event, forecast or observed, have a rank. Ties stand in the order of cases.
+    Only cases with an event, forecast or observed, have a rank, and only cases scored at every lead time where there
+    are such: one that is scored at the first few alone would always be the best. Ties stand in the order of cases.
     """
     together = pool(counts.select(models=counts.models[:1]), ("lead_time",))
     values = csi(together)[0, :, counts.thresholds.size // 2]
+    complete = (counts.valid > 0).all(axis=1) & ~np.isnan(values)
+    if complete.any():
+        values = np.where(complete, values, np.nan)
     order = [index for index in np.argsort(values, kind="stable") if not np.isnan(values[index])]
     return [counts.cases[index] for index in order]
 

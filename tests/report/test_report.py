@@ -23,7 +23,7 @@ from nowcast.report.decisions import Settings
 from nowcast.report.report import SkillReport, report_schema
 from nowcast.report.tables import CSV_COLUMNS
 from nowcast.verification.counts import CONTINGENCY
-from nowcast.verification.evaluation import Evaluation, merge_evaluations
+from nowcast.verification.evaluation import Evaluation, merge_evaluations, ranked_cases
 from nowcast.verification.score_table import COLUMNS, score_rows
 from nowcast.verification.scores import csi, pool
 from tests.report.browser import Browser
@@ -216,9 +216,85 @@ def test_fields_bring_scale_spectra_ensembles_and_frames() -> None:
         assert heading in page
     # Two cases, observed and three models, two lead times.
     assert page.count('<img src="data:image/png;base64,') == 2 * 4 * 2
-    assert page.count('<svg class="chart"') == 3 * 4 + 2 + 3 + 3 * 2 + 2 * 2 + 2 * 3 + 1 + 1
+    assert page.count('<svg class="chart"') == 3 * 4 + 2 + 3 + 3 * 2 + 2 * 2 + 3 * 3 + 1 + 1
     plain = report(small_evaluation(cases=6)).to_html()
     assert "Power spectra" not in plain and "<img" not in plain
+
+
+def test_tables_of_sums_and_groups_hold_every_threshold() -> None:
+    made = report(with_fields(small_evaluation(cases=22, leads=4, hours_apart=200.0), members=3, size=24))
+    tables = rows_of_tables(made.to_html())
+    groups = next(rows for caption, rows in tables.items() if caption.startswith("CSI by season and hour"))
+    values = {(row["group"], f"{row['threshold']:g}"): row for row in made.to_dict()["groups"]}
+    assert len(groups) - 1 == len(values) > 9
+    level = ""
+    for row in groups[1:]:
+        level = row[0] or level
+        wanted = values[row[1], level]
+        assert [float(cell) for cell in row[2:5]] == pytest.approx(list(wanted["csi"].values()), abs=5e-4)
+        assert row[5:] == [
+            f"{wanted['observed']:,}".replace(",", "\u202f"),
+            str(wanted["cases"]),
+            str(wanted["blocks"]),
+        ]
+        assert f"| {level} | {row[1]} | {row[2]} |" in made.to_markdown()
+    crps = tables["CRPS and Brier score by lead time"]
+    assert [row[0] for row in crps if row[0]][1:] == [
+        "CRPS [mm/h]", "fair CRPS [mm/h]", *(f"Brier score ≥ {level} mm/h" for level in ("0.1", "1", "10"))
+    ]  # fmt: skip
+    differences = {
+        (row["lead_minutes"], row["reference"]): row for row in made.to_dict()["differences"] if row["metric"] == "crps"
+    }
+    row = next(row for row in crps if row[1] == "net − persistence")
+    wanted = differences[None, "persistence"]
+    shown = f"{wanted['value']:+.3f} [{wanted['ci_low']:+.3f}, {wanted['ci_high']:+.3f}]".replace("-", "−")
+    assert row[4].startswith(shown) and wanted["decision"] == "better" and row[4].endswith("▲")
+
+
+def test_a_disagreement_of_the_tests_is_named_in_a_sentence() -> None:
+    made = report(small_evaluation(cases=25))
+    assert "decides as the bootstrap does in 24 of 24 cells" in made.to_markdown()
+    first = made.analysis.comparisons[0]
+    contradicted = replace(made.analysis.cross_checks[0], decision=np.full(first.decision.shape, "worse", dtype=object))
+    checks = (contradicted, *made.analysis.cross_checks[1:])
+    other = SkillReport(replace(made.analysis, cross_checks=checks), "x")
+    for page in (html.unescape(other.to_html()), other.to_markdown()):
+        assert "decides as the bootstrap does in 12 of 24 cells" in page
+        assert (
+            "net against persistence at ≥ 1 mm/h, 15–60 min: better by the bootstrap, worse by Diebold-Mariano: the "
+            "tests contradict each other, rely on neither." in page
+        )
+    lone = report(small_evaluation(cases=5))
+    assert "Diebold-Mariano" not in lone.to_markdown().split("## Provenance")[0]
+
+
+def test_small_scores_keep_their_digits_and_wide_intervals_are_not_drawn() -> None:
+    from nowcast.report.skill_charts import score_charts
+    from nowcast.report.tables import number
+
+    assert number(0.00012, decimals=5) == "0.00012" and number(-0.5, signed=True) == "−0.500"
+    made = report(small_evaluation(cases=25))
+    estimate = made.analysis.scores["csi"]
+    wide = replace(estimate, low=np.zeros_like(estimate.low), high=np.ones_like(estimate.high))
+    scores = {**made.analysis.scores, "csi": wide}
+    lines = score_charts(replace(made.analysis, scores=scores), "csi")[0].lines
+    assert all(line.low is not None and np.isnan(line.low).all() for line in lines)
+    assert not any(np.isnan(line.low).any() for line in score_charts(made.analysis, "csi")[0].lines)
+
+
+def test_best_and_worst_are_cases_scored_throughout() -> None:
+    evaluation = small_evaluation(cases=6)
+    table = {name: np.array(getattr(evaluation.counts, name)) for name in CONTINGENCY}
+    for name in table:
+        table[name][:, 2, 1:] = 0  # one case is observed at the first, easy lead time alone
+    table["misses"][:, 2, 0] = table["false_alarms"][:, 2, 0] = 0
+    table["correct_negatives"][:, 2, 0] = evaluation.counts.valid[2, 0] - table["hits"][:, 2, 0]
+    table["hits"][:, 2, 0] = table["hits"][:1, 2, 0]
+    table["correct_negatives"][:, 2, 0] = evaluation.counts.valid[2, 0] - table["hits"][:, 2, 0]
+    counts = changed(evaluation, **table).counts
+    assert counts.cases[2] not in ranked_cases(counts) and len(ranked_cases(counts)) == 5
+    alone = counts.select(cases=np.arange(6) == 2)
+    assert ranked_cases(alone) == [counts.cases[2]], "a case alone is ranked as it is"
 
 
 def run(*arguments: object) -> str:
