@@ -292,14 +292,6 @@ def _relation(dataset: CfDataset, variable: CfVariable, options: ReadOptions) ->
     return MARSHALL_PALMER
 
 
-def count(source: Source, options: ReadOptions) -> int:
-    """Slots of the time axis, also those that an archive of this program marks as missing."""
-    with open_dataset(source, options) as dataset:
-        variable = _rain_variable(source, dataset, options)
-        time = time_dimension(dataset, variable)
-        return 1 if time is None else variable.shape[variable.dimensions.index(time)]
-
-
 def _readable(dataset: CfDataset, wanted: range, slots: int) -> Iterator[int]:
     """The frames that are there: an archive of this program marks slots that hold none."""
     status = dataset.variables.get("frame_status")
@@ -334,4 +326,4 @@ def _scalar(value: Any) -> Any:
     return np.asarray(value).reshape(-1)[0]
 
 
-READER = Reader("cf_netcdf", "CF netCDF files and Zarr stores", _matches, read, uses=CF_OPTIONS, count=count)
+READER = Reader("cf_netcdf", "CF netCDF files and Zarr stores", _matches, read, uses=CF_OPTIONS)

@@ -143,11 +143,6 @@ def _check_whole(archive: zipfile.ZipFile) -> None:
             pass
 
 
-def count(source: Source, options: ReadOptions) -> int:
-    with zipfile.ZipFile(source.path) as archive:
-        return int(_dates(source, archive, options).size)
-
-
 def _field(source: Source, archive: zipfile.ZipFile, index: int, count: int, shape: tuple[int, int]) -> np.ndarray:
     """The (H, W) int16 field at one position, so that months need the memory of a frame."""
     if archive.getinfo("data.npy").file_size > _MAX_MEMBER_BYTES:
@@ -220,5 +215,4 @@ READER = Reader(
     _matches,
     read,
     uses=("accumulation_minutes", "coordinates", "pickled_dates"),
-    count=count,
 )

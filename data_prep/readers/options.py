@@ -14,10 +14,10 @@ import numpy as np
 
 from nowcast.data.grid import Grid
 from nowcast.data.units import ZRelation
-from nowcast.errors import ConfigError
+from nowcast.errors import ConfigError, NowcastError
 
 # Options that say nothing of what a file lacks.
-USED_BY_ALL = ("crop", "coarsen", "max_pixels", "read_quality", "frame_range")
+USED_BY_ALL = ("crop", "coarsen", "max_pixels", "read_quality", "max_frames", "frame_range")
 # Options on which the rain rate depends; crop, coarsen and grid show in an archive's grid.
 VALUE_OPTIONS = ("z_relation", "accumulation_minutes", "variable", "missing_values", "vil_rain_rate")
 # What a strptime directive of `time_pattern` may look like in a file name.
@@ -67,6 +67,14 @@ class PixelWindow:
                 raise ConfigError(f"a pixel window needs 0 <= start < stop, got {name} {start} to {stop}")
 
 
+class ManyFramesError(NowcastError):
+    """A file holds more frames than are to be read at once."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"holds {count} frames", "read them by ranges (frame_range)")
+        self.count = count
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """What a reader is told.
@@ -88,7 +96,9 @@ class ReadOptions:
         catalog: The CSV table of times and places that belongs to a SEVIR file.
         event: Id of the one event to read of a file that holds many (SEVIR).
         read_quality: Read the quality index of a file that has one; off, its frames come without, and sooner.
-        frame_range: First and last + 1 of the frames to read, counted as `Reader.count` does; for readers that have it.
+        max_frames: Refuse a file of more frames with `ManyFramesError`, before one is decoded; readers of formats
+            that hold many heed it, and `frame_range`, so that several processes can share a file.
+        frame_range: First and last + 1 of the positions to read; a position may hold no frame.
         max_pixels: The largest grid that is decoded; a file that claims more is refused before anything is allocated.
     """
 
@@ -106,6 +116,7 @@ class ReadOptions:
     catalog: str | Path | None = None
     event: str | None = None
     read_quality: bool = True
+    max_frames: int | None = None
     frame_range: tuple[int, int] | None = None
     max_pixels: int = 60_000_000
 
@@ -120,8 +131,16 @@ class ReadOptions:
             name_pattern(self.time_pattern)
 
     def wanted_frames(self, count: int) -> range:
-        """The positions to read among `count` frames of a file."""
-        return range(count) if self.frame_range is None else range(count)[slice(*self.frame_range)]
+        """The positions to read among `count` of a file.
+
+        Raises:
+            ManyFramesError: All are wanted, and they are more than `max_frames`.
+        """
+        if self.frame_range is not None:
+            return range(count)[slice(*self.frame_range)]
+        if self.max_frames is not None and count > self.max_frames:
+            raise ManyFramesError(count)
+        return range(count)
 
     def given(self) -> tuple[str, ...]:
         """Names of the options that only some readers use and that are not at their defaults."""

@@ -10,7 +10,6 @@ import gzip
 import importlib
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -51,8 +50,6 @@ class Reader:
         matches: Whether a file is of this format, by its contents. May raise on damaged files; that counts as no.
         read: Its frames, in the order of the file.
         uses: Which of `ReadOptions` it heeds, beside crop, coarsen and max_pixels.
-        count: How many frames a file has room for, without decoding them; then `read` heeds `frame_range`, so that
-            several processes can share a file. None for formats of few frames.
     """
 
     name: str
@@ -60,7 +57,6 @@ class Reader:
     matches: Callable[[Source], bool]
     read: Callable[[Source, ReadOptions], Iterator[RadarFrame]]
     uses: tuple[str, ...] = ()
-    count: Callable[[Source, ReadOptions], int] | None = None
 
 
 def reader_names() -> tuple[str, ...]:
@@ -107,28 +103,11 @@ def read_frames(path: str | Path, *, format: str = "auto", options: ReadOptions 
         MissingPackageError: The format needs a package that is not installed.
     """
     options = options or ReadOptions()
-    with _chosen(path, format) as (source, found):
-        yield from found.read(source, options)
-
-
-def count_frames(path: str | Path, *, format: str = "auto", options: ReadOptions | None = None) -> int | None:
-    """How many frames `frame_range` can choose from; None where the format's reader does not know it.
-
-    Raises:
-        DataError, ConfigError, MissingPackageError: As `read_frames`.
-    """
-    with _chosen(path, format) as (source, found):
-        return None if found.count is None else found.count(source, options or ReadOptions())
-
-
-@contextmanager
-def _chosen(path: str | Path, format: str) -> Iterator[tuple[Source, Reader]]:
-    """A file and its reader; what goes wrong inside becomes an error that names the file."""
     chosen = None if format == "auto" else reader(format)
     source = _existing(path)
     try:
         chosen = chosen or _detect(source)
-        yield source, chosen
+        yield from chosen.read(source, options)
     except NowcastError as error:
         if not isinstance(error, DataError) or str(source) in error.message:
             raise

@@ -102,13 +102,6 @@ def _matches(source: Source) -> bool:
         return isinstance(file.get("vil"), h5py.Dataset) and file["vil"].ndim == 4 and "id" in file
 
 
-def count(source: Source, options: ReadOptions) -> int:
-    """Frames of all events, or of the one that is wanted."""
-    with source.open_hdf5(options) as file:
-        shape = file["vil"].shape
-        return len(_wanted_events(source, file, shape[0], options)) * int(shape[3])
-
-
 def _wanted_events(source: Source, file: h5py.File, number: int, options: ReadOptions) -> list[tuple[int, str]]:
     """Positions and ids."""
     found = [text(value) for value in file["id"][()]]
@@ -167,5 +160,4 @@ READER = Reader(
     _matches,
     read,
     uses=("vil_rain_rate", "catalog", "event"),
-    count=count,
 )

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.readers.options import ReadOptions
-from data_prep.readers.registry import count_frames, read_frames
+from data_prep.readers.options import ManyFramesError, ReadOptions
+from data_prep.readers.registry import read_frames
 from tests.data_prep.radar_files import at, field, write_frames
 from tests.data_prep.readers import test_meteonet_npz, test_sevir_h5
-from tests.data_prep.readers.reader_files import write_knmi
 
 
 def of_netcdf(folder: Path) -> tuple[Path, ReadOptions]:
@@ -35,7 +34,7 @@ def of_sevir(folder: Path) -> tuple[Path, ReadOptions]:
 def test_ranges_of_frames_are_the_whole_file(tmp_path: Path, write: object, backwards: bool) -> None:
     path, options = write(tmp_path)  # type: ignore[operator]
     whole = list(read_frames(path, options=options))
-    number = count_frames(path, options=options)
+    number = count_frames(path, options)
     assert number == len(whole) >= 4
     ranges = [(start, start + 3) for start in range(0, number, 3)]
     found = {
@@ -48,10 +47,19 @@ def test_ranges_of_frames_are_the_whole_file(tmp_path: Path, write: object, back
         np.testing.assert_array_equal(share.rain_rate, frame.rain_rate)
 
 
-def test_formats_of_one_frame_have_no_ranges(tmp_path: Path) -> None:
-    assert count_frames(write_knmi(tmp_path / "a.h5", np.ones((3, 4), dtype=np.uint16))) is None
+def count_frames(path: Path, options: ReadOptions) -> int:
+    with pytest.raises(ManyFramesError) as caught:
+        next(read_frames(path, options=replace(options, max_frames=1)))
+    return caught.value.count
+
+
+def test_no_more_frames_than_are_allowed_are_read_at_once(tmp_path: Path) -> None:
+    path, options = of_netcdf(tmp_path)
+    assert len(list(read_frames(path, options=replace(options, max_frames=7)))) == 7
+    with pytest.raises(ManyFramesError, match="holds 7 frames"):
+        next(read_frames(path, options=replace(options, max_frames=6)))
 
 
 def test_one_event_is_counted_alone(tmp_path: Path) -> None:
     path, options = of_sevir(tmp_path)
-    assert count_frames(path, options=replace(options, event="S2")) == 2
+    assert count_frames(path, replace(options, event="S2")) == 2
