@@ -8,19 +8,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
+from data_prep.cadence import time_in_name
 from data_prep.quality import QualityOptions, apply_quality
 from data_prep.readers.frame import RadarFrame
-from data_prep.readers.options import ReadOptions
+from data_prep.readers.options import ManyFramesError, ReadOptions
 from data_prep.readers.registry import detect_format, read_frames
-from nowcast.data.archive_writer import EncodedFrame, encode_frame
+from nowcast.data.encoded_frame import EncodedFrame, encode_frame
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, MissingPackageError, NowcastError
 
-# A file of more frames is not taken into memory as a whole: the caller streams it.
+# A file of more frames is not taken into memory as a whole: it is read by ranges, or streamed.
 MAX_FRAMES = 64
 HASH_BLOCK = 1 << 20
 
@@ -80,6 +83,9 @@ class DecodedFile:
         frames: Its frames; none where `reason` says why.
         reason: Why it could not be used; empty where it could.
         is_long: It holds more than `MAX_FRAMES` frames and was not read to its end.
+        positions: Of a long file, how many positions `decode_range` can choose from; None where it can be streamed
+            alone.
+        named_time: The time that its name seems to tell.
         missing_package: The message of the extra that it needs.
     """
 
@@ -89,6 +95,8 @@ class DecodedFile:
     frames: tuple[DecodedFrame, ...] = ()
     reason: str = ""
     is_long: bool = False
+    positions: int | None = None
+    named_time: np.datetime64 | None = None
     missing_package: tuple[str, str | None] | None = None
 
 
@@ -102,7 +110,8 @@ def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
     try:
         stamp = file_stamp(path)
         format_name = detect_format(path) if options.format == "auto" else options.format
-        frames = tuple(islice(stream_frames(path, options), MAX_FRAMES + 1))
+        short = replace(options, format=format_name, read=replace(options.read, max_frames=MAX_FRAMES))
+        frames = tuple(islice(stream_frames(path, short), MAX_FRAMES + 1))
         if len(frames) > MAX_FRAMES:
             return DecodedFile(path, stamp, format_name, is_long=True)
         if not frames:
@@ -111,6 +120,8 @@ def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
             return DecodedFile(path, FileStamp(), format_name, reason="it changed while it was read; run again later")
     except ConfigError:
         raise
+    except ManyFramesError as many:
+        return DecodedFile(path, stamp, format_name, is_long=True, positions=many.count)
     except MissingPackageError as error:
         reason = f"{error.message}: {error.hint}"
         return DecodedFile(path, stamp, format_name, reason=reason, missing_package=(error.message, error.hint))
@@ -122,7 +133,20 @@ def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
         return DecodedFile(path, stamp, format_name, reason=f"it cannot be read: {error.strerror or error}")
     except MemoryError:
         return DecodedFile(path, stamp, format_name, reason="there is not memory enough to decode it")
-    return DecodedFile(path, stamp, format_name, frames)
+    return DecodedFile(path, stamp, format_name, frames, named_time=time_in_name(path))
+
+
+def decode_range(path: str, options: DecodeOptions, positions: tuple[int, int]) -> DecodedFile:
+    """The frames at some positions of a long file; where one cannot be read, those before it, with the reason."""
+    wanted = replace(options, read=replace(options.read, frame_range=positions))
+    frames: list[DecodedFrame] = []
+    reason = ""
+    try:
+        for frame in stream_frames(path, wanted):
+            frames.append(frame)
+    except NowcastError as error:
+        reason = with_hint(error, path)
+    return DecodedFile(path, FileStamp(), options.format, tuple(frames), reason)
 
 
 def stream_frames(path: str, options: DecodeOptions) -> Iterator[DecodedFrame]:
@@ -131,7 +155,10 @@ def stream_frames(path: str, options: DecodeOptions) -> Iterator[DecodedFrame]:
     Raises:
         NowcastError: The file cannot be used, from here on.
     """
-    for frame in read_frames(path, format=options.format, options=options.read):
+    # An index that no step looks at and that is not kept need not be decoded.
+    wants_quality = options.keep_quality or options.quality.minimum_quality is not None
+    read = replace(options.read, read_quality=wants_quality)
+    for frame in read_frames(path, format=options.format, options=read):
         yield _encode(frame, options)
 
 

@@ -34,12 +34,12 @@ from nowcast.data.archive_schema import (
     RAIN_RATE,
     SERIES,
     TIME_BOUNDS,
-    TIME_CHUNK,
     VALID_SHARE,
     create_store,
-    measure_frame,
 )
-from nowcast.data.archive_store import OTHER, ArchiveStore, cannot_write, chunk_digest, decode_chunk, encode_chunk
+from nowcast.data.archive_store import OTHER, ArchiveStore, cannot_write, decode_chunk
+from nowcast.data.archive_tables import FrameTable, ManifestTable, ValidCounts
+from nowcast.data.encoded_frame import EncodedFrame, encode_frame
 from nowcast.data.grid import Grid
 from nowcast.data.mlcast import written_once
 from nowcast.data.outputs import put_in_place, require_free
@@ -47,76 +47,8 @@ from nowcast.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-# A frame with fewer valid pixels than this share of the median frame's is partial.
-WHOLE_SHARE = 0.98
-# As numpy writes it; what lies above are negative numbers, -0 and other NaNs.
-CANONICAL_NAN = np.uint32(0x7FC00000)
 # Frames that `write_archive` commits at a time.
 BATCH = 64
-
-
-@dataclass(frozen=True)
-class EncodedFrame:
-    """One frame ready to be stored: compressed, with what the archive keeps beside it.
-
-    Attributes:
-        time: Valid time, datetime64[s].
-        rain_rate: The chunk.
-        digest: Eight bytes of the chunk's SHA-256, never 0.
-        valid: Which pixels are valid, as packed bits, compressed.
-        series: Its values in the per-frame series.
-        quality: The chunk of the quality index, if there is one.
-    """
-
-    time: np.datetime64
-    rain_rate: bytes
-    digest: int
-    valid: bytes
-    series: Mapping[str, float]
-    quality: bytes | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes."""
-        return len(self.rain_rate) + len(self.quality or b"")
-
-
-def encode_frame(
-    time: np.datetime64,
-    rain_rate: np.ndarray,
-    *,
-    quality: np.ndarray | None = None,
-    changes: Mapping[str, int] | None = None,
-) -> EncodedFrame:
-    """Compress one field and measure it; apart from the writer, so that other processes can do it.
-
-    Args:
-        rain_rate: (H, W) [mm/h], NaN where missing.
-        quality: (H, W) in [0, 1], for an archive made with quality.
-        changes: Pixels that quality steps changed, by the names of `CHANGES`.
-    """
-    rain_rate = _canonical(rain_rate)
-    valid = ~np.isnan(rain_rate)
-    chunk = encode_chunk(rain_rate)
-    series = measure_frame(rain_rate, valid)
-    series |= {f"n_{name}": int((changes or {}).get(name, 0)) for name in CHANGES}
-    return EncodedFrame(
-        time=time.astype("datetime64[s]"),
-        rain_rate=chunk,
-        digest=chunk_digest(chunk),
-        valid=encode_chunk(np.packbits(valid)),
-        series=series,
-        quality=None if quality is None else encode_chunk(np.asarray(quality, dtype=np.float32)),
-    )
-
-
-def _canonical(rain_rate: np.ndarray) -> np.ndarray:
-    """A contiguous float32 field in which zero and NaN have one form each, so that equal fields have equal bytes."""
-    field_ = np.ascontiguousarray(rain_rate, dtype=np.float32)
-    bits = field_.view(np.uint32)
-    if bits.max(initial=0) <= CANONICAL_NAN:
-        return field_
-    return np.minimum(bits & np.uint32(0x7FFFFFFF), CANONICAL_NAN).view(np.float32)
 
 
 @dataclass
@@ -139,8 +71,7 @@ class ArchiveWriter:
     the archive has; a frame of a time that is there takes its place.
 
     Attributes:
-        path, grid, step: Those of the archive.
-        first_time: Of the time axis; moves back when earlier frames come.
+        path, grid: Those of the archive.
     """
 
     def __init__(self, path: Path, lock: Any) -> None:
@@ -149,25 +80,24 @@ class ArchiveWriter:
         self._store = ArchiveStore(path)
         group = zarr.open_group(path, mode="r", use_consolidated=True)
         attributes = self._store.attributes
-        self.step = np.timedelta64(int(attributes["step_seconds"]), "s")
-        self.first_time = np.datetime64(str(attributes["first_time"]), "s")
         self.grid = Grid(
             np.asarray(_array(group, "x")[:]),
             np.asarray(_array(group, "y")[:]),
             str(_array(group, "crs").attrs["crs_wkt"]),
         )
-        self._series = {name: np.array(_array(group, name)[:]) for name in SERIES}
-        frames = int(self._store.array_attributes(VALID_SHARE)["frames"])
-        share = np.nan_to_num(np.asarray(_array(group, VALID_SHARE)[:], dtype=np.float64))
-        # Exact: float32 keeps shares of up to millions of frames apart.
-        self._counts = np.rint(share * frames).astype(np.int32)
+        self._table = FrameTable(
+            self._store,
+            {name: np.array(_array(group, name)[:]) for name in SERIES},
+            first_time=np.datetime64(str(attributes["first_time"]), "s"),
+            step=np.timedelta64(int(attributes["step_seconds"]), "s"),
+        )
+        self._counts = ValidCounts(self._store, np.asarray(_array(group, VALID_SHARE)[:]))
         lines = _array(group, MANIFEST_LINES)
-        self._manifest_length = lines.shape[0]
-        tail = self._manifest_length % MANIFEST_CHUNK
-        self._manifest_tail = np.asarray(lines[self._manifest_length - tail :]).tobytes()
+        tail = lines.shape[0] % MANIFEST_CHUNK
+        self._manifest = ManifestTable(
+            self._store, lines.shape[0], np.asarray(lines[lines.shape[0] - tail :]).tobytes()
+        )
         self._pending = _Pending()
-        self._dirty: set[int] = set()
-        self._written: dict[Path, bytes] = {}
         self._broken = False
         if attributes.get("writing"):
             self._recover()
@@ -255,19 +185,28 @@ class ArchiveWriter:
         self.close()
 
     @property
+    def step(self) -> np.timedelta64:
+        return self._table.step
+
+    @property
+    def first_time(self) -> np.datetime64:
+        """Of the time axis; moves back when earlier frames come."""
+        return self._table.first_time
+
+    @property
     def length(self) -> int:
         """Slots of the committed time axis."""
-        return int(self._series["time"].size)
+        return self._table.length
 
     @property
     def status(self) -> np.ndarray:
         """(T,) of the committed frames, an index into `STATUS`."""
-        return self._series["frame_status"]
+        return self._table.series["frame_status"]
 
     @property
     def series(self) -> Mapping[str, np.ndarray]:
         """(T,) numbers of the committed frames, by the names of `SERIES`."""
-        return self._series
+        return self._table.series
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -310,7 +249,7 @@ class ArchiveWriter:
         if waiting is not None:
             stored, digest = waiting.rain_rate, waiting.digest
         elif self.has_chunk(frame.time):
-            stored, digest = b"", int(self._series["frame_digest"][index])
+            stored, digest = b"", int(self._table.series["frame_digest"][index])
         else:
             return None
         if digest == frame.digest:
@@ -403,26 +342,22 @@ class ArchiveWriter:
             self._store_frame(self.index_of(time), pending.frames[time])
         for time in pending.bad:
             self._store_bad(time)
-        self._mark_partial()
-        self._write_series()
-        if times:
-            if recount:
-                self._recount(np.flatnonzero((self.status == PRESENT) | (self.status == PARTIAL)))
-            else:
-                self._count(Counter(pending.frames[time].valid for time in times))
-                self._write_valid_share()
-        self._write_manifest(pending.manifest)
-        self._store.attributes.update({f"n_{name}": int(self._series[f"n_{name}"].sum()) for name in CHANGES})
+        self._table.mark_partial()
+        self._table.write()
+        if recount:
+            self._recount()
+        elif times:
+            self._counts.add(Counter(pending.frames[time].valid for time in times))
+            self._counts.write(self._table.present.size)
+        self._manifest.add(pending.manifest)
+        changed = {f"n_{name}": int(self.series[f"n_{name}"].sum()) for name in CHANGES}
+        self._store.attributes.update(changed)
         self._store.publish()
         if rearranged:
             self._store.write_members()
 
     def _is_present(self, index: int) -> bool:
         return 0 <= index < self.length and self.status[index] in (PRESENT, PARTIAL)
-
-    def _set(self, name: str, index: int, value: float) -> None:
-        self._series[name][index] = value
-        self._dirty.add(index // TIME_CHUNK)
 
     def _forget_replaced(self, times: list[np.datetime64]) -> bool:
         """Take frames that will be replaced out of the counts, and say on disk that their digest is unknown.
@@ -437,74 +372,30 @@ class ArchiveWriter:
             if field_ is None:
                 lost = True
             else:
-                self._counts -= ~np.isnan(field_)
-            self._set("frame_digest", index, 0)
+                self._counts.take_out(field_)
+            self._table.set("frame_digest", index, 0)
         if replaced:
-            self._write_series()
+            self._table.write()
         return lost
 
     def _store_frame(self, index: int, frame: EncodedFrame) -> None:
         self._store.write_chunk(RAIN_RATE, index, frame.rain_rate)
         if QUALITY in self._store and frame.quality is not None:
             self._store.write_chunk(QUALITY, index, frame.quality)
-        self._set("frame_status", index, PRESENT)
-        self._set("frame_digest", index, frame.digest)
+        self._table.set("frame_status", index, PRESENT)
+        self._table.set("frame_digest", index, frame.digest)
         for name, value in frame.series.items():
-            self._set(name, index, value)
+            self._table.set(name, index, value)
 
     def _store_bad(self, time: np.datetime64) -> None:
         index = self.index_of(time)
         if 0 <= index < self.length and self.status[index] == MISSING:
-            self._set("frame_status", index, BAD)
-
-    def _mark_partial(self) -> None:
-        """Present or partial, by the number of valid pixels against the median frame: no matter in what order."""
-        present = np.flatnonzero((self.status == PRESENT) | (self.status == PARTIAL))
-        if present.size == 0:
-            return
-        valid = self._series["valid_pixels"][present]
-        status = np.where(valid < WHOLE_SHARE * np.median(valid), PARTIAL, PRESENT)
-        for index in present[status != self.status[present]]:
-            self._set("frame_status", index, PARTIAL if self.status[index] == PRESENT else PRESENT)
-
-    def _write_series(self) -> None:
-        names = [name for name in SERIES if name not in ("time", "frame_status")]
-        # The status last: a frame that it calls present has its digest and its numbers.
-        for chunk in sorted(self._dirty):
-            rows = slice(chunk * TIME_CHUNK, (chunk + 1) * TIME_CHUNK)
-            if TIME_BOUNDS in self._store:
-                self._write_changed(TIME_BOUNDS, chunk, self._bounds(rows))
-            for name in ["time", *names, "frame_status"]:
-                self._write_changed(name, chunk, self._series[name][rows])
-        self._dirty.clear()
-
-    def _write_changed(self, name: str, chunk: int, values: np.ndarray) -> None:
-        """Write a chunk of a series unless it stands there already: replacing a file costs a millisecond or two."""
-        path, encoded = self._store.chunk_path(name, chunk), encode_chunk(_padded(values))
-        if self._written.get(path) != encoded:
-            self._store.write_chunk(name, chunk, encoded)
-            self._written[path] = encoded
-
-    def _bounds(self, rows: slice) -> np.ndarray:
-        ends = self._series["time"][rows]
-        interval = round(float(self._store.attributes["interval_minutes"]) * 60)
-        return np.stack([ends - interval, ends], axis=1)
+            self._table.set("frame_status", index, BAD)
 
     def _grow(self, length: int) -> None:
         """Lengthen every array along time; new slots are missing."""
-        old = self.length
-        if length <= old:
-            return
-        for name, series in SERIES.items():
-            more = np.full(length - old, series.fill, dtype=series.dtype)
-            self._series[name] = np.concatenate([self._series[name], more])
-        self._renew_times()
-        self._dirty.update(range(old // TIME_CHUNK, (length - 1) // TIME_CHUNK + 1))
+        self._table.grow(length)
         self._set_lengths()
-
-    def _renew_times(self) -> None:
-        times = self.first_time + np.arange(self.length) * self.step
-        self._series["time"] = times.astype("datetime64[s]").astype(np.int64)
 
     def _set_lengths(self) -> None:
         for name in (*SERIES, TIME_BOUNDS, RAIN_RATE, QUALITY):
@@ -520,7 +411,7 @@ class ArchiveWriter:
         """
         self._remove_superseded()
         self._store.attributes["superseded_chunks"] = 1
-        self.first_time = self.first_time - slots * self.step
+        self._table.prepend(slots)
         self._store.attributes["first_time"] = str(self.first_time)
         for name in (RAIN_RATE, QUALITY):
             if name in self._store:
@@ -528,19 +419,14 @@ class ArchiveWriter:
                 for index, _ in list(self._store.chunks(name, self._store.layout(name))):
                     self._store.link_chunk(name, index, index + slots, layout)
                 self._store.set_layout(name, layout)
-        for name, series in SERIES.items():
-            more = np.full(slots, series.fill, dtype=series.dtype)
-            self._series[name] = np.concatenate([more, self._series[name]])
-            self._store.set_layout(name, OTHER[self._store.layout(name)])
-        if TIME_BOUNDS in self._store:
-            self._store.set_layout(TIME_BOUNDS, OTHER[self._store.layout(TIME_BOUNDS)])
-        self._renew_times()
+        for name in (*SERIES, TIME_BOUNDS):
+            if name in self._store:
+                self._store.set_layout(name, OTHER[self._store.layout(name)])
         self._set_lengths()
-        self._dirty.update(range((self.length - 1) // TIME_CHUNK + 1))
 
     def _remove_superseded(self) -> None:
         """Remove chunks under names that the published metadata does not use."""
-        self._written.clear()
+        self._table.forget_written()
         for name in (RAIN_RATE, QUALITY, TIME_BOUNDS, *SERIES):
             if name in self._store:
                 for _, path in list(self._store.chunks(name, OTHER[self._store.layout(name)])):
@@ -551,7 +437,7 @@ class ArchiveWriter:
         path = self._store.chunk_path(RAIN_RATE, index)
         try:
             content = decode_chunk(path.read_bytes())
-            if len(content) == 4 * self._counts.size:
+            if len(content) == 4 * self.grid.y.size * self.grid.x.size:
                 return content
         except (FileNotFoundError, RuntimeError):
             pass
@@ -560,35 +446,7 @@ class ArchiveWriter:
 
     def _read_field(self, index: int) -> np.ndarray | None:
         content = self._read(index)
-        return None if content is None else np.frombuffer(content, dtype="<f4").reshape(self._counts.shape)
-
-    def _count(self, masks: Counter[bytes]) -> None:
-        for mask, frames in masks.items():
-            bits = np.unpackbits(np.frombuffer(decode_chunk(mask), dtype=np.uint8), count=self._counts.size)
-            self._counts += np.multiply(bits, np.int32(frames), dtype=np.int32).reshape(self._counts.shape)
-
-    def _write_valid_share(self) -> None:
-        present = int(np.count_nonzero((self.status == PRESENT) | (self.status == PARTIAL)))
-        layout = OTHER[self._store.layout(VALID_SHARE)]
-        share = (self._counts / max(present, 1)).astype(np.float32)
-        self._store.write_chunk(VALID_SHARE, 0, encode_chunk(share), layout)
-        self._store.set_layout(VALID_SHARE, layout)
-        self._store.array_attributes(VALID_SHARE)["frames"] = present
-
-    def _write_manifest(self, entries: list[ManifestEntry]) -> None:
-        if not entries:
-            return
-        content = self._manifest_tail + "".join(entry.to_line() for entry in entries).encode()
-        first = self._manifest_length // MANIFEST_CHUNK
-        start = first * MANIFEST_CHUNK
-        for offset in range(0, len(content), MANIFEST_CHUNK):
-            part = np.frombuffer(content[offset : offset + MANIFEST_CHUNK], dtype=np.uint8)
-            self._store.write_chunk(
-                MANIFEST_LINES, first + offset // MANIFEST_CHUNK, encode_chunk(_padded(part, MANIFEST_CHUNK))
-            )
-        self._manifest_length = start + len(content)
-        self._manifest_tail = content[len(content) - self._manifest_length % MANIFEST_CHUNK :]
-        self._store.set_length(MANIFEST_LINES, self._manifest_length)
+        return None if content is None else np.frombuffer(content, dtype="<f4").reshape(self.grid.shape)
 
     def _recover(self) -> None:
         """Bring an archive in order whose writer was killed: nothing that was committed is lost."""
@@ -601,11 +459,11 @@ class ArchiveWriter:
                 for index, path in list(self._store.chunks(name, self._store.layout(name))):
                     if not self._is_present(index):
                         path.unlink(missing_ok=True)
-        present = np.flatnonzero((self.status == PRESENT) | (self.status == PARTIAL))
-        for index in present[self._series["frame_digest"][present] == 0]:
+        present = self._table.present
+        for index in present[self.series["frame_digest"][present] == 0]:
             self._measure_again(int(index))
-        if int(self._store.array_attributes(VALID_SHARE)["frames"]) != present.size:
-            self._recount(present)
+        if self._counts.frames != present.size:
+            self._recount()
         self._store.mark_all_changed()
         self._pending.attributes = True
 
@@ -615,18 +473,16 @@ class ArchiveWriter:
         if field_ is None:
             return
         frame = encode_frame(self.first_time + index * self.step, field_)
-        self._set("frame_digest", index, frame.digest)
+        self._table.set("frame_digest", index, frame.digest)
         for name, value in frame.series.items():
-            self._set(name, index, value)
-        self._store.array_attributes(VALID_SHARE)["frames"] = -1
+            self._table.set(name, index, value)
+        self._counts.mark_unknown()
 
-    def _recount(self, present: np.ndarray) -> None:
-        self._counts[:] = 0
-        for index in present:
-            field_ = self._read_field(int(index))
-            if field_ is not None:
-                self._counts += ~np.isnan(field_)
-        self._write_valid_share()
+    def _recount(self) -> None:
+        present = self._table.present
+        fields = (self._read_field(int(index)) for index in present)
+        self._counts.count_anew(field_ for field_ in fields if field_ is not None)
+        self._counts.write(present.size)
 
 
 def write_archive(
@@ -689,10 +545,3 @@ def _array(group: zarr.Group, name: str) -> zarr.Array:
     if not isinstance(array, zarr.Array):
         raise DataError(f"{name} is not an array of the archive", "ingest the source files again")
     return array
-
-
-def _padded(values: np.ndarray, length: int = TIME_CHUNK) -> np.ndarray:
-    """Values filled up with zeros to a whole chunk: no reader looks beyond the published length."""
-    if len(values) == length:
-        return values
-    return np.concatenate([values, np.zeros((length - len(values), *values.shape[1:]), dtype=values.dtype)])

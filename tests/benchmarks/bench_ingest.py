@@ -29,7 +29,8 @@ from data_prep.ingest import ingest
 from data_prep.readers.registry import read_frames
 from nowcast.data.archive import open_archive
 from nowcast.data.archive_store import encode_chunk
-from nowcast.data.archive_writer import ArchiveWriter, encode_frame
+from nowcast.data.archive_writer import ArchiveWriter
+from nowcast.data.encoded_frame import encode_frame
 from nowcast.data.grid import Grid
 
 STEP = np.timedelta64(300, "s")

@@ -15,7 +15,8 @@ from numcodecs.zstd import Zstd
 
 from nowcast.data import archive_store
 from nowcast.data.archive import MISSING, PARTIAL, PRESENT, ManifestEntry, open_archive
-from nowcast.data.archive_writer import ArchiveWriter, encode_frame, write_archive
+from nowcast.data.archive_writer import ArchiveWriter, write_archive
+from nowcast.data.encoded_frame import encode_frame
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
 

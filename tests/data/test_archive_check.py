@@ -15,7 +15,8 @@ from data_prep.ingest import ingest
 from nowcast.data.archive import ManifestEntry, open_archive
 from nowcast.data.archive_check import ArchiveCheck, Finding, check_manifest
 from nowcast.data.archive_store import encode_chunk
-from nowcast.data.archive_writer import ArchiveWriter, encode_frame
+from nowcast.data.archive_writer import ArchiveWriter
+from nowcast.data.encoded_frame import encode_frame
 from nowcast.data.mlcast import export_mlcast
 from nowcast.errors import DataError
 from tests.data_prep.radar_files import at, field, write_series
