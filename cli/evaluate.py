@@ -119,6 +119,7 @@ class NamesType(click.ParamType):
 @click.option("--met", type=click.Path(path_type=Path), help="Also write the counts as MET CTC lines to this file.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of this machine.")
 @click.option("--scheduler", help="Address of a Dask cluster (tcp://...) that scores the cases.")
+@click.option("--resume", is_flag=True, help="Go on with the same evaluation where it was stopped.")
 @json_option
 @overwrite_option
 def command(
@@ -137,6 +138,7 @@ def command(
     met: Path | None,
     workers: int,
     scheduler: str | None,
+    resume: bool,
     as_json: bool,
     overwrite: bool,
 ) -> None:
@@ -166,8 +168,10 @@ def command(
             last=last,
             executor=executor,
             progress=_progress,
+            output=output,
+            resume=resume,
+            overwrite=overwrite,
         )
-    result.save(output, overwrite=overwrite)
     rows = [] if compat is None else list(compat_rows(result.counts, compat))
     if compat is not None:
         _write_csv(output / f"compat-{compat}.csv", rows)

@@ -36,6 +36,7 @@ COMMANDS = {
 
 # How a command goes on after Ctrl-C; the others start anew. `train` and `mnist` say it themselves, with their run.
 GOES_ON = {
+    "evaluate": "The cases scored so far are kept; the same command with --resume goes on from them.",
     "ingest": "What was finished is kept; the same command continues it.",
     "live": "The forecasts made so far are kept; the same command continues them.",
     "predict": "The same command with --resume keeps the forecasts that are there.",

@@ -640,7 +640,7 @@ def test_examples_are_the_best_and_the_worst_case(whole: Evaluation) -> None:
 
 
 def test_large_examples_are_coarsened_by_means_of_valid_pixels() -> None:
-    from nowcast.verification.evaluate import _coarse
+    from nowcast.verification.case_scores import _coarse
 
     field = np.arange(30, dtype=np.float32).reshape(1, 5, 6)
     field[0, 0, 0] = np.nan
