@@ -68,29 +68,34 @@ def train(
             raise ConfigError("--resume takes everything from the run folder", "give --resume RUN alone")
         remembered = _remembered(resume)
         config, run = config_from_dict(remembered["config"]), resume
+        origins = remembered.get("origins", {})
         digits = None if remembered["digits"] is None else Path(remembered["digits"])
         init_from = None if remembered.get("init_from") is None else Path(remembered["init_from"])
     else:
         if output is None:
             raise ConfigError("no run folder given", "add -o RUN")
-        config, run = load_config(source or DEFAULT_PRESET, overrides=overrides).config, output
+        loaded = load_config(source or DEFAULT_PRESET, overrides=overrides)
+        config, origins, run = loaded.config, dict(loaded.origins), output
         if is_first_process():
             require_free(run, "run", overwrite=overwrite, inputs=filter(None, (digits, init_from)))
     if resume is not None or not is_first_process():
         with run_log(run), saying_how_to_go_on(f"nowcast mnist train --resume {run}"):
-            _train(config, run, digits, resume=resume is not None, init_from=init_from)
+            _train(config, run, digits, resume=resume is not None, init_from=init_from, origins=origins)
         return
     with replacing(run, keep=has_checkpoint):
         run.mkdir(parents=True, exist_ok=True)
-        _remember(run, digits, init_from, config.model_dump(mode="json"))
+        _remember(run, digits, init_from, config.model_dump(mode="json"), origins)
         # What was overwritten comes back where nothing was learned yet: then there is nothing to go on with.
         goes_on = None if overwrite else f"nowcast mnist train --resume {run}"
         with run_log(run), saying_how_to_go_on(goes_on):
-            _train(config, run, digits, resume=False, init_from=init_from)
+            _train(config, run, digits, resume=False, init_from=init_from, origins=origins)
 
 
-def _train(config: Any, run: Path, digits: Path | None, *, resume: bool, init_from: Path | None) -> None:
+def _train(
+    config: Any, run: Path, digits: Path | None, *, resume: bool, init_from: Path | None, origins: dict[str, str]
+) -> None:
     from cli.main import EXIT_INTERRUPTED, EXIT_TERMINATED, version
+    from nowcast.training.curves import draw_curves
     from nowcast.training.fit import Interrupted, fit
     from nowcast.training.moving_mnist import moving_mnist_training_data
 
@@ -105,7 +110,16 @@ def _train(config: Any, run: Path, digits: Path | None, *, resume: bool, init_fr
     if first and not resume:
         write_environment(run, data.provenance | {"digits_source": chosen.source})
     try:
-        result = fit(data, config, run, resume=resume, init_from=init_from, provenance=provenance)
+        result = fit(
+            data,
+            config,
+            run,
+            resume=resume,
+            init_from=init_from,
+            provenance=provenance,
+            origins=origins,
+            draw=draw_curves,
+        )
     except Interrupted as stop:
         import signal
 
@@ -250,8 +264,8 @@ def _own_set(bundle: Any, digits: Path | None, per_sequence: tuple[int, ...]) ->
     from dataclasses import replace
 
     from data_prep.moving_mnist import fixed_sequences
-    from nowcast.training.dataset import default_cache
     from nowcast.training.moving_mnist import generator
+    from nowcast.training.packed import default_cache
 
     settings = bundle.config.moving_mnist
     chosen = _digits(bundle.config, digits)
@@ -341,11 +355,14 @@ def _save_animation(pictures: list[Any], path: Path) -> None:
         first.save(place, save_all=True, append_images=others, duration=150, loop=0)
 
 
-def _remember(run: Path, digits: Path | None, init_from: Path | None, config: dict[str, Any]) -> None:
+def _remember(
+    run: Path, digits: Path | None, init_from: Path | None, config: dict[str, Any], origins: dict[str, str]
+) -> None:
     values = {
         "digits": None if digits is None else str(digits.resolve()),
         "init_from": None if init_from is None else str(init_from.resolve()),
         "config": config,
+        "origins": origins,
         "command": shlex.join(["nowcast", *sys.argv[1:]]),
     }
     (run / ORIGIN).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

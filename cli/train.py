@@ -66,7 +66,7 @@ def command(
     from nowcast.config import config_from_dict, load_config
     from nowcast.data.outputs import replacing, require_free
     from nowcast.errors import ConfigError
-    from nowcast.training.dataset import default_cache
+    from nowcast.training.packed import default_cache
 
     remembered: dict[str, Any] = {}
     processes = {name: value for name, value in (("devices", devices), ("nodes", nodes)) if value is not None}
@@ -82,6 +82,7 @@ def command(
         init_from = None if remembered.get("init_from") is None else Path(remembered["init_from"])
         values = remembered["config"]
         config, run = config_from_dict({**values, "training": {**values["training"], **processes}}), resume
+        origins = remembered.get("origins", {}) | {f"training.{name}": "--resume" for name in processes}
     else:
         if not archives:
             raise ConfigError("no archive given", "nowcast train ARCHIVE... -o RUN, or --resume RUN")
@@ -89,8 +90,8 @@ def command(
             raise ConfigError("no run folder given", "add -o RUN")
         extra = ["data.resample=true"] if resample else []
         extra += [f"training.{name}={value}" for name, value in processes.items()]
-        config = load_config(source or "radar", overrides=[*overrides, *extra]).config
-        run = output or Path("run")
+        loaded = load_config(source or "radar", overrides=[*overrides, *extra])
+        config, origins, run = loaded.config, dict(loaded.origins), output or Path("run")
     if print_sbatch:
         click.echo(sbatch_script(sys.argv[1:], nodes=config.training.nodes, devices=devices or 1))
         return
@@ -108,14 +109,14 @@ def command(
     if resume is not None or not first:
         with run_log(run), saying_how_to_go_on(f"nowcast train --resume {run}"):
             _say(data, config, run)
-            train(data, config, run, resume=resume is not None, init_from=init_from)
+            train(data, config, run, resume=resume is not None, init_from=init_from, origins=origins)
         return
     with replacing(run, keep=has_checkpoint):
-        start_run(run, archives, validation, cache, config, data, packs=packs, init_from=init_from)
+        start_run(run, archives, validation, cache, config, data, packs=packs, init_from=init_from, origins=origins)
         # What was overwritten comes back where nothing was learned yet: then there is nothing to go on with.
         with run_log(run), saying_how_to_go_on(None if overwrite else f"nowcast train --resume {run}"):
             _say(data, config, run)
-            train(data, config, run, init_from=init_from)
+            train(data, config, run, init_from=init_from, origins=origins)
 
 
 def _say(data: Any, config: Any, run: Path) -> None:
@@ -134,9 +135,18 @@ def _say(data: Any, config: Any, run: Path) -> None:
     )
 
 
-def train(data: Any, config: Any, run: Path, *, resume: bool = False, init_from: Path | None = None) -> Any:
-    """fit with validation CSI and the exit codes of a stop; prints where the model is."""
+def train(
+    data: Any,
+    config: Any,
+    run: Path,
+    *,
+    resume: bool = False,
+    init_from: Path | None = None,
+    origins: Mapping[str, str] | None = None,
+) -> Any:
+    """fit with validation CSI, curves and the exit codes of a stop; prints where the model is."""
     from cli.main import EXIT_INTERRUPTED, EXIT_TERMINATED, version
+    from nowcast.training.curves import draw_curves
     from nowcast.training.fit import Interrupted, fit
     from nowcast.verification.counts import count_events
 
@@ -145,7 +155,15 @@ def train(data: Any, config: Any, run: Path, *, resume: bool = False, init_from:
     provenance = {"command": shlex.join(["nowcast", *sys.argv[1:]]), "nowcast": version(), "name": name}
     try:
         result = fit(
-            data, config, run, resume=resume, init_from=init_from, count_events=count_events, provenance=provenance
+            data,
+            config,
+            run,
+            resume=resume,
+            init_from=init_from,
+            count_events=count_events,
+            provenance=provenance,
+            origins=origins or {},
+            draw=draw_curves,
         )
     except Interrupted as stop:
         import signal
@@ -177,7 +195,7 @@ def packed_archives(
 def _packed(path: Path, cache: Path, pixel_size_km: tuple[float, float] | None, was: Mapping[str, str] | None) -> Any:
     from nowcast.data.archive import open_archive
     from nowcast.errors import MismatchError
-    from nowcast.training.dataset import DESCRIPTION, open_packed, pack_archive
+    from nowcast.training.packed import DESCRIPTION, open_packed, pack_archive
 
     if was is not None and not path.exists() and (Path(was["folder"]) / DESCRIPTION).is_file():
         pack = open_packed(Path(was["folder"]))
@@ -215,6 +233,7 @@ def start_run(
     *,
     packs: Sequence[Any],
     init_from: Path | None,
+    origins: Mapping[str, str] | None = None,
 ) -> None:
     """Make the run folder, with all that a resume and a reader need."""
     run.mkdir(parents=True, exist_ok=True)
@@ -225,6 +244,7 @@ def start_run(
         "packed": [{"folder": str(pack.folder.resolve()), "fingerprint": pack.fingerprint} for pack in packs],
         "init_from": None if init_from is None else str(init_from.resolve()),
         "config": config.model_dump(mode="json"),
+        "origins": dict(origins or {}),
         "command": shlex.join(["nowcast", *sys.argv[1:]]),
     }
     (run / ORIGIN).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

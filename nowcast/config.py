@@ -273,9 +273,22 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
     return _validate(dict(values))
 
 
-def write_config(config: Config, path: Path) -> None:
-    """Write every value, defaults included, as YAML."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+def write_config(config: Config, path: Path, origins: Mapping[str, str] | None = None) -> None:
+    """Write every value, defaults included, as YAML; with `origins` each with a comment that says what set it."""
+    values = config.model_dump(mode="json")
+    text = yaml.safe_dump(values, sort_keys=False) if origins is None else "".join(_commented(values, origins))
+    path.write_text(text, encoding="utf-8")
+
+
+def _commented(values: Mapping[str, Any], origins: Mapping[str, str], prefix: str = "") -> Iterator[str]:
+    indent = "  " * prefix.count(".")
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{key}:\n"
+            yield from _commented(value, origins, f"{prefix}{key}.")
+        else:
+            line = yaml.safe_dump({key: value}, default_flow_style=True, width=10**9).strip()[1:-1]
+            yield f"{indent}{line}  # {origins.get(f'{prefix}{key}', 'default')}\n"
 
 
 def _file_layers(source: str | Path, named_by: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:

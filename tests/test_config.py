@@ -1,5 +1,7 @@
 """The configuration says what it refuses, and where each value came from."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -102,3 +104,13 @@ def test_files_that_cannot_be_read_are_named_with_the_reason(tmp_path, monkeypat
 def test_a_variable_that_is_not_yaml_is_named():
     with pytest.raises(ConfigError, match=r"NOWCAST_TRAINING__SEED: '\[1' is not a YAML value"):
         load_config(environment={"NOWCAST_TRAINING__SEED": "[1"})
+
+
+def test_a_written_configuration_says_where_each_value_came_from_and_reads_back(tmp_path: Path) -> None:
+    overrides = ["model.options={norm: group, kernels: [[1, 2], [3]]}", "training.learning_rate=1e-5"]
+    loaded = load_config("demo", overrides=overrides, environment={})
+    write_config(loaded.config, tmp_path / "config.yaml", loaded.origins)
+    lines = (tmp_path / "config.yaml").read_text().splitlines()
+    assert "  batch_size: 4  # preset demo" in lines and "  nodes: 1  # default" in lines
+    assert f"    norm: group  # --set {overrides[0]}" in lines
+    assert load_config(tmp_path / "config.yaml", environment={}).config == loaded.config

@@ -1,12 +1,13 @@
-"""What happens beside the steps: stopping on a signal, and a line of progress now and then."""
+"""What happens beside the steps: stopping on a signal or when the time is up, and saying how far training is."""
 
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -14,14 +15,16 @@ from types import FrameType
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from nowcast.training.checkpoints import step_name
 
 log = logging.getLogger(__name__)
 
-# Seconds between two lines of progress.
+# Seconds between two lines of progress, and between two pictures, which take about a third of one to draw.
 PROGRESS_INTERVAL = 5.0
+PICTURE_INTERVAL = 20.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -80,6 +83,9 @@ class StopOnSignal(Callback):
         if self._somebody_was_told(trainer):
             trainer.save_checkpoint(self.folder / f"{step_name(trainer.global_step)}.ckpt")
             trainer.should_stop = True
+            # Lightning would validate before it stops: time that a dying process may not have, and a best model that
+            # the unbroken run would not know of. A validation that is due is made by the run that goes on.
+            trainer.limit_val_batches = 0
             self.stopped = True
 
     def _somebody_was_told(self, trainer: lightning.Trainer) -> bool:
@@ -90,11 +96,93 @@ class StopOnSignal(Callback):
         return bool(told)
 
 
+class ValidationsDue(Callback):
+    """Two validations that Lightning leaves out: of the last weights, and the one that a stop came before.
+
+    The last weights may be the best, whatever the distance of validations. A checkpoint is written before the
+    validation of its step; a run that resumes from it makes up for that, or it could miss its best model.
+    """
+
+    def __init__(self, every: int, max_steps: int) -> None:
+        self.every, self.max_steps = every, max_steps
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.global_step == 0 or trainer.global_step % self.every:
+            return
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        loop.restarting = False
+        trainer.validating = True
+        loop.run()
+        trainer.training = True
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step >= self.max_steps:
+            trainer.should_stop = True
+
+
+class TimeBudget(Callback):
+    """Ends training after some wall time of it, that before a resume included, and tells the module of what is spent.
+
+    All processes go by the clock of the whole: a learning rate of its own in each would part their weights.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds = 60 * minutes
+        self._before = 0.0
+        self._start: float | None = None
+
+    @property
+    def spent(self) -> float:
+        """Seconds of training so far."""
+        return self._before + (0.0 if self._start is None else time.monotonic() - self._start)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.spent}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._before = state_dict["seconds"]
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._start = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        share = torch.tensor(self.spent / self.seconds, device=pl_module.device)
+        pl_module.time_share = min(1.0, float(trainer.strategy.reduce(share, reduce_op="mean")))  # type: ignore[assignment]
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if float(pl_module.time_share) >= 1.0:  # type: ignore[arg-type]
+            trainer.should_stop = True
+
+
+class DrawCurves(Callback):
+    """Calls `draw` with the run folder after a checkpoint, unless it did so a moment ago."""
+
+    def __init__(self, run: Path, draw: Callable[[Path], object]) -> None:
+        self.run, self.draw = run, draw
+        self._last = time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.is_global_zero and time.monotonic() - self._last >= PICTURE_INTERVAL:
+            for logger in trainer.loggers:
+                logger.save()
+            self.draw(self.run)
+            self._last = time.monotonic()
+
+
 class ProgressLines(Callback):
     """One line every few seconds: step, loss, rate, time left."""
 
-    def __init__(self, max_steps: int) -> None:
+    def __init__(self, max_steps: int, budget: TimeBudget | None = None) -> None:
         self.max_steps = max_steps
+        self.budget = budget
         self._last = self._start = time.monotonic()
         self._first_step = 0
 
@@ -111,7 +199,10 @@ class ProgressLines(Callback):
         self._last = now
         done = trainer.global_step
         rate = (done - self._first_step) / (now - self._start)
-        left = timedelta(seconds=round((self.max_steps - done) / rate)) if rate else "?"
+        seconds = (self.max_steps - done) / rate if rate else math.inf
+        if self.budget is not None:
+            seconds = min(seconds, self.budget.seconds - self.budget.spent)
+        left = timedelta(seconds=round(max(seconds, 0.0))) if math.isfinite(seconds) else "?"
         loss = outputs["loss"].item() if isinstance(outputs, Mapping) else float("nan")
         log.info("step %d of %d, loss %.4g, %.2f steps/s, %s left", done, self.max_steps, loss, rate, left)
 

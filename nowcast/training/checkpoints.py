@@ -22,10 +22,21 @@ def step_name(step: int | str) -> str:
     return f"step-{step}"
 
 
-def last_readable(folder: Path) -> Path | None:
+def step_of(checkpoint: Path) -> int:
+    """Steps that were done when a checkpoint was written, by its name."""
+    match = NAME.fullmatch(checkpoint.name)
+    if match is None:
+        raise ValueError(f"{checkpoint.name} is not the name of a checkpoint after a step")
+    return int(match[1])
+
+
+def last_readable(folder: Path, *, before: int | None = None) -> Path | None:
     """The newest checkpoint that can be read; a damaged one is passed over with a warning.
 
     None where none was written yet.
+
+    Args:
+        before: Prefer those of fewer steps than this, if there are any.
 
     Raises:
         DataError: All that are there are damaged.
@@ -35,6 +46,8 @@ def last_readable(folder: Path) -> Path | None:
     )
     if not found:
         return None
+    if before is not None:
+        found = [entry for entry in found if entry[0] < before] or found
     for step, path in found:
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -11,10 +11,9 @@ import math
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,26 +22,31 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from nowcast.config import Config, TrainingConfig, write_config
 from nowcast.errors import ConfigError, MismatchError, MissingPackageError
+from nowcast.models.base import WithBase
 from nowcast.models.bundle import Bundle, load_bundle
 from nowcast.models.heads import Head, make_head
+from nowcast.models.inputs import Batch
 from nowcast.models.registry import build_forecaster
-from nowcast.training.callbacks import ProgressLines, StopOnSignal
-from nowcast.training.checkpoints import CHECKPOINTS, last_readable, step_name
-from nowcast.training.dataset import PIXEL_SIZE_TOLERANCE, TrainingData
+from nowcast.training.callbacks import DrawCurves, ProgressLines, StopOnSignal, TimeBudget, ValidationsDue
+from nowcast.training.checkpoints import CHECKPOINTS, last_readable, step_name, step_of
+from nowcast.training.dataset import TrainingData
 from nowcast.training.loaders import DataLoaders
+from nowcast.training.metrics import LOGS, metrics_logger
 from nowcast.training.module import EventCounter, ForecastModule
+from nowcast.training.packed import PIXEL_SIZE_TOLERANCE
 
 log = logging.getLogger(__name__)
 
 BEST = "best"
-MODEL = "model"
-# Batches that the climatology of events is taken from.
+MODEL, LAST = "model", "last"
+# Batches that the climatology of events is taken from, and the regression of a base, with the pixels of each.
 CLIMATOLOGY_BATCHES = 8
-LOGS = "logs"
+BASE_BATCHES = 64
+BASE_PIXELS = 1600
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,14 @@ def fit(
     init_from: str | Path | None = None,
     count_events: EventCounter | None = None,
     provenance: Mapping[str, Any] | None = None,
+    origins: Mapping[str, str] | None = None,
+    draw: Callable[[Path], object] | None = None,
 ) -> FitResult:
-    """Train and leave the portable model in `run/model`.
+    """Train and leave the portable model in `run/model`; with validation that is the best, the last is in `run/last`.
+
+    With `training.max_minutes` the schedule follows the larger of the share of steps and the share of time, so that a
+    run whose time is up ends annealed. Such a run is not repeatable to the bit: it follows the clock. Resumed, it goes
+    on with the time that is left. Without, a resumed run is the unbroken one, bit for bit on a CPU.
 
     Args:
         data: Batches, normaliser and what the model must remember of them.
@@ -92,6 +102,8 @@ def fit(
         init_from: A bundle or run to take the first weights from (fine-tuning).
         count_events: For validation CSI; without it only the loss is logged.
         provenance: What else the bundle should remember: command, versions, ...
+        origins: Where each value of the configuration came from, by dotted path, for `run/config.yaml`.
+        draw: Called with the run folder after checkpoints and at the end (`nowcast.training.curves.draw_curves`).
 
     Raises:
         ConfigError: A loss that does not fit the normaliser, a net that cannot be built, a GPU too small.
@@ -105,14 +117,22 @@ def fit(
     seed = config.training.seed
     torch.manual_seed(seed)
     net = build_forecaster(config, data.in_channels)
-    checkpoint = last_readable(run / CHECKPOINTS) if resume else None
+    # A run without a model may have been stopped in its last validation, which comes after the last checkpoint.
+    before = None if (run / MODEL).exists() else config.training.max_steps
+    checkpoint = last_readable(run / CHECKPOINTS, before=before) if resume else None
     if checkpoint is None:
         _start_weights(net, data, config, init_from)
     module = ForecastModule(net, config, data, count_events)
     with _quiet_lightning():
-        trainer, best, stop = _trainer(config.training, run, validates=data.validation is not None)
+        trainer, best, stop = _trainer(
+            config.training,
+            run,
+            validates=data.validation is not None,
+            first_step=0 if checkpoint is None else step_of(checkpoint),
+            draw=draw,
+        )
     if trainer.is_global_zero:
-        write_config(config, run / "config.yaml")
+        write_config(config, run / "config.yaml", origins)
     if config.training.batch_size < trainer.world_size:
         raise ConfigError(
             f"training.batch_size is {config.training.batch_size} for {trainer.world_size} processes",
@@ -125,9 +145,10 @@ def fit(
             ckpt_path=None if checkpoint is None else str(checkpoint),
             weights_only=True,
         )
+    if draw is not None and trainer.is_global_zero:
+        draw(run)
     if stop.stopped and stop.signum is not None and trainer.global_step < config.training.max_steps:
         raise Interrupted(stop.signum)
-    loss = _take_best(module, best) if data.validation is not None else math.nan
     remembered = (
         dict(provenance or {})
         | data.provenance
@@ -135,7 +156,6 @@ def fit(
             "steps": trainer.global_step,
             "skipped_steps": module.skipped,
             "seed": seed,
-            "validation_loss": None if math.isnan(loss) else loss,
             "device": _device_name(trainer),
             "processes": trainer.world_size,
             "torch": str(torch.__version__),
@@ -144,6 +164,12 @@ def fit(
         }
     )
     bundle = Bundle(net, config, data.normalizer, data.in_channels, data.step_seconds, data.pixel_size_km, remembered)
+    loss = math.nan
+    if data.validation is not None:
+        if trainer.is_global_zero:
+            bundle.save(run / LAST)
+        loss = _take_best(module, best)
+        bundle = replace(bundle, provenance=remembered | {"validation_loss": None if math.isnan(loss) else loss})
     if trainer.is_global_zero:
         bundle.save(run / MODEL)
     trainer.strategy.barrier()
@@ -151,7 +177,12 @@ def fit(
 
 
 def _trainer(
-    training: TrainingConfig, run: Path, *, validates: bool
+    training: TrainingConfig,
+    run: Path,
+    *,
+    validates: bool,
+    first_step: int,
+    draw: Callable[[Path], object] | None,
 ) -> tuple[lightning.Trainer, ModelCheckpoint, StopOnSignal]:
     folder = run / CHECKPOINTS
     last = ModelCheckpoint(
@@ -168,14 +199,18 @@ def _trainer(
     stop = StopOnSignal(folder)
     # The average is taken first, so that every checkpoint after a step holds it.
     callbacks: list[Callback] = [] if training.ema is None else [EMAWeightAveraging(decay=training.ema)]
-    callbacks += [last, stop, ProgressLines(training.max_steps)]
+    budget = None if training.max_minutes is None else TimeBudget(training.max_minutes)
+    callbacks += [] if budget is None else [budget]
+    callbacks += [last, stop, ProgressLines(training.max_steps, budget)]
+    if draw is not None:
+        callbacks.append(DrawCurves(run, draw))
     if validates:
-        callbacks.append(best)
+        every = min(training.validate_every, training.max_steps)
+        callbacks += [ValidationsDue(every, training.max_steps), best]
         if training.patience is not None:
             callbacks.append(EarlyStopping("val_loss", patience=training.patience))
     trainer = lightning.Trainer(
         max_steps=training.max_steps,
-        max_time=None if training.max_minutes is None else timedelta(minutes=training.max_minutes),
         accelerator="auto",
         devices=training.devices,
         num_nodes=training.nodes,
@@ -186,7 +221,7 @@ def _trainer(
         limit_val_batches=None if validates else 0,
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, training.max_steps),
-        logger=_loggers(training, run),
+        logger=_loggers(training, run, first_step),
         callbacks=callbacks,
         use_distributed_sampler=False,
         enable_progress_bar=False,
@@ -195,8 +230,8 @@ def _trainer(
     return trainer, best, stop
 
 
-def _loggers(training: TrainingConfig, run: Path) -> list[Logger]:
-    loggers: list[Logger] = [CSVLogger(run, name=LOGS, version="")]
+def _loggers(training: TrainingConfig, run: Path, first_step: int) -> list[Logger]:
+    loggers: list[Logger] = [metrics_logger(run, first_step=first_step)]
     if training.tensorboard:
         if find_spec("tensorboard") is None:
             raise MissingPackageError("tensorboard", "tensorboard", "training.tensorboard")
@@ -224,6 +259,10 @@ def _start_weights(net: torch.nn.Module, data: TrainingData, config: Config, ini
             )
         head = make_head(config.model, data.normalizer)
         net.set_output_bias(mean if head.channels == 1 else _event_shares(data, head, config))  # type: ignore[operator]
+        if isinstance(net, WithBase):
+            batches = _drawn_batches(data, config, BASE_BATCHES, stream=4)
+            samples = ((batch.inputs, head.encode(batch.targets), batch.valid) for batch in batches)
+            net.fit(samples, pixels=BASE_PIXELS, seed=config.training.seed)
         return
     other = load_bundle(init_from)
     _require_same_units(other, data, init_from)
@@ -265,15 +304,20 @@ def _said(value: Any, form: str) -> str:
 
 def _event_shares(data: TrainingData, head: Head, config: Config) -> list[float]:
     """For each output channel the share of valid pixels with its event, in samples as training will draw them."""
-    rng = np.random.default_rng([config.training.seed, 2])
     happened, valid = torch.zeros(head.channels, dtype=torch.float64), 0
-    for _ in range(CLIMATOLOGY_BATCHES):
-        chosen = rng.choice(len(data.train), config.training.batch_size, p=data.train.weights)
-        batch = data.train.__getitems__(chosen.tolist())
+    for batch in _drawn_batches(data, config, CLIMATOLOGY_BATCHES, stream=2):
         events = torch.where(batch.valid, head.encode(batch.targets), 0.0)
         happened += events.sum(dim=(0, 1, 3, 4), dtype=torch.float64).cpu()
         valid += int(batch.valid.sum())
     return (happened / max(valid, 1)).tolist()
+
+
+def _drawn_batches(data: TrainingData, config: Config, number: int, *, stream: int) -> Iterator[Batch]:
+    """Batches as training will draw them, but of a random stream of their own."""
+    rng = np.random.default_rng([config.training.seed, stream])
+    for _ in range(number):
+        chosen = rng.choice(len(data.train), config.training.batch_size, p=data.train.weights)
+        yield data.train.__getitems__(chosen.tolist())
 
 
 def _take_best(module: ForecastModule, best: ModelCheckpoint) -> float:

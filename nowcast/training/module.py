@@ -21,7 +21,7 @@ from nowcast.models.inputs import Batch, rain_rate_of
 from nowcast.training.augment import augment
 from nowcast.training.dataset import TrainingData
 from nowcast.training.losses import make_loss, masked_mean
-from nowcast.training.optimizers import learning_rate_factor, make_optimizer
+from nowcast.training.optimizers import learning_rate_factor, make_optimizer, share_of_steps
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class ForecastModule(lightning.LightningModule):
 
     Attributes:
         skipped: Steps of this run whose gradient was not finite; their batches changed nothing.
+        time_share: Share of a wall-clock budget that is spent, the same in all processes; 0 without one.
     """
 
     def __init__(self, net: torch.nn.Module, config: Config, data: TrainingData, count_events: EventCounter | None):
@@ -59,6 +60,7 @@ class ForecastModule(lightning.LightningModule):
         self.count_events = count_events if data.step_seconds is not None else None
         self.thresholds = np.array(config.scores.thresholds_mm_h)
         self.skipped = 0
+        self.time_share = 0.0
         self._skipped_in_a_row = 0
         self._forget_validation()
 
@@ -75,12 +77,18 @@ class ForecastModule(lightning.LightningModule):
         values = self._pixel_losses(batch)
         loss = masked_mean(values, batch.valid, count=self._mean_count(batch.valid))
         self.log("train_loss", loss, on_step=True, on_epoch=False, batch_size=len(batch), sync_dist=True)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("learning_rate", rate, on_step=True, on_epoch=False, batch_size=len(batch))
         return loss
+
+    def progress(self, step: int) -> float:
+        """Share of the run that is done: the larger of that of its steps and that of its time."""
+        return max(share_of_steps(step, self.config.training), self.time_share)
 
     def _pixel_losses(self, batch: Batch) -> Tensor:
         drawn = batch if self.members is None else _repeated(batch, self.members)
         if hasattr(self.net, "scheduled_logits"):  # a net that feeds forecasts back learns from true frames at first
-            progress = self.global_step / self.config.training.max_steps
+            progress = self.progress(self.global_step)
             logits = self.net.scheduled_logits(drawn.inputs, drawn.targets, drawn.valid, progress)  # type: ignore[operator]
         else:
             logits = self.net.forward_logits(drawn.inputs, drawn.targets.shape[1])  # type: ignore[operator]
@@ -172,7 +180,9 @@ class ForecastModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         training = self.config.training
         optimizer = make_optimizer(self.net, training)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, training, progress=self.progress(step))
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
