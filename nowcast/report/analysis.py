@@ -27,7 +27,6 @@ from nowcast.verification.blocks import blocks_by_day, blocks_by_event
 from nowcast.verification.bootstrap import MIN_BLOCKS, BlockBootstrap, block_bootstrap
 from nowcast.verification.counts import ContingencyCounts, EventCounts
 from nowcast.verification.evaluation import Evaluation
-from nowcast.verification.score_table import score_rows
 from nowcast.verification.scores import SCORES, pool
 
 # Ranges of the scores of counts that get an interval; of them CSI alone is tested.
@@ -93,20 +92,6 @@ class Analysis:
     def sign(self) -> str:
         """What stands before a threshold: ≥, or > where only more is an event."""
         return SIGNS[self.case_counts.comparison]
-
-    @cached_property
-    def fss_sign(self) -> str:
-        """The same of scores of scale: FSS, and counts after pooling; as their rows say."""
-        return self._sign_of("fss")
-
-    @cached_property
-    def probability_sign(self) -> str:
-        """The same of scores of probabilities, as their rows say."""
-        return self._sign_of("brier_score")
-
-    def _sign_of(self, metric: str) -> str:
-        rows = (row for row in score_rows(self.evaluation) if row["metric"] == metric)
-        return next((SIGNS[row["comparison"]] for row in rows), self.sign)
 
     @property
     def lead_minutes(self) -> np.ndarray:

@@ -274,7 +274,7 @@ def _pooled(analysis: Analysis) -> dict[str, Any]:
         )
     words = {"csi_max_pool": "max of", "csi_mean_pool": "mean of"}
     names = [f"{words[metric]} {scale:g} × {scale:g} km" for metric, scale in columns]
-    return {"sign": analysis.fss_sign, "names": names, "groups": groups}
+    return {"sign": analysis.sign, "names": names, "groups": groups}
 
 
 def _probability(analysis: Analysis) -> dict[str, Any]:
@@ -282,7 +282,7 @@ def _probability(analysis: Analysis) -> dict[str, Any]:
     chosen = _chosen(analysis, 2)
     groups = [
         (
-            found.score.name if threshold is None else f"Brier score {analysis.probability_sign} {threshold:g} mm/h",
+            found.score.name if threshold is None else f"Brier score {analysis.sign} {threshold:g} mm/h",
             metric,
             cell,
         )

@@ -130,7 +130,16 @@ class SkillReport:
         )
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        """`to_dict` as text, a line for each row of a table."""
+        parts = []
+        for key, value in self.to_dict().items():
+            if isinstance(value, list) and value and isinstance(value[0], dict):
+                rows = ",\n  ".join(json.dumps(row, allow_nan=False, ensure_ascii=False) for row in value)
+                text = f"[\n  {rows}\n ]"
+            else:
+                text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+            parts.append(f" {json.dumps(key)}: {text}")
+        return "{\n" + ",\n".join(parts) + "\n}\n"
 
     def to_markdown(self) -> str:
         return render("report.md.jinja", **words_of(self.analysis, self.title))

@@ -174,7 +174,7 @@ def fss_charts(analysis: Analysis, leads: Sequence[int]) -> list[Chart]:
             km = lines[0].x
             charts.append(
                 Chart(
-                    f"{analysis.fss_sign} {threshold:g} mm/h, {analysis.lead_minutes[lead]:g} min",
+                    f"{analysis.sign} {threshold:g} mm/h, {analysis.lead_minutes[lead]:g} min",
                     Axis(
                         "width of the window [km]", float(km[0]) * 0.9, float(km[-1]) * 1.1, log=True, ticks=tuple(km)
                     ),
@@ -229,7 +229,7 @@ def ensemble_charts(analysis: Analysis) -> list[tuple[str, list[Chart]]]:
     if probability:
         reliability, used, roc = [], [], []
         for t, threshold in enumerate(analysis.thresholds):
-            title = f"{analysis.probability_sign} {threshold:g} mm/h"
+            title = f"{analysis.sign} {threshold:g} mm/h"
             diagonal = Line("", np.array([0.0, 100.0]), np.array([0.0, 100.0]))
             curves, tracks = [diagonal], [diagonal]
             bars: list[Line] = []
