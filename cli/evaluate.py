@@ -187,6 +187,8 @@ def command(
         click.echo(f"counts, sums and scores: {output}")
     for reason, items in result.left_out().items():
         click.echo(f"Left out, {reason}: {len(items)} ({_some(items)})", err=True)
+    for note in _notes(result):
+        click.echo(note, err=True)
     for finding in failed:
         click.echo(f"Gate failed: {finding}", err=True)
     if failed:
@@ -380,6 +382,23 @@ def _summary(evaluation: Any, output: Path, compat: list[dict[str, Any]], failed
         "compat": compat,
         "failed_gates": failed,
     }
+
+
+def _notes(evaluation: Any) -> Iterator[str]:
+    """How much of the forecasts was scored, and whether it is enough to tell models apart."""
+    from nowcast.verification.bootstrap import MIN_BLOCKS
+
+    cases = evaluation.counts.cases
+    lost = sum(len(items) for reason, items in evaluation.left_out().items() if reason.startswith("issue times"))
+    if lost:
+        yield f"Scored {len(cases)} of {len(cases) + lost} issue times."
+    days = len({(case.source, case.issue_time.astype("datetime64[D]")) for case in cases})
+    if days < MIN_BLOCKS:
+        yield (
+            f"{len(cases)} case{'s' * (len(cases) > 1)} on {days} day{'s' * (days > 1)}: too few to rank models. "
+            f"Differences are tested from {MIN_BLOCKS} independent days or rain episodes on: "
+            "add forecasts of other days."
+        )
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

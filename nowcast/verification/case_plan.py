@@ -65,7 +65,10 @@ def _common_leads(
     shared = set.intersection(*axes.values())
     if not shared:
         shown = ", ".join(f"{name} has {_span(files[0].lead_times)}" for name, files in models.items())
-        raise DataError(f"the forecasts have no lead time in common: {shown}")
+        raise DataError(
+            f"the forecasts have no lead time in common: {shown}",
+            "evaluate them apart, or forecast equal lead times",
+        )
     step, ahead = source.step.astype("timedelta64[s]").item(), {lead for lead in shared if lead > timedelta(0)}
     if not ahead:
         raise DataError(

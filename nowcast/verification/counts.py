@@ -328,9 +328,15 @@ def _require_same_rules(one: ContingencyCounts, other: ContingencyCounts, name: 
         return ", ".join(f"{value:g}" for value in values)
 
     if one.comparison != other.comparison:
-        raise DataError(f"{name} counts events by '{one.comparison}', {other_name} by '{other.comparison}'")
+        raise DataError(
+            f"{name} counts events by '{one.comparison}', {other_name} by '{other.comparison}'",
+            "evaluate both by one rule: --compat pysteps counts by '>', everything else by '>='",
+        )
     if one.units != other.units:
-        raise DataError(f"the thresholds of {name} are in {one.units}, those of {other_name} in {other.units}")
+        raise DataError(
+            f"the thresholds of {name} are in {one.units}, those of {other_name} in {other.units}",
+            "bring both to one unit and evaluate again",
+        )
     if not np.array_equal(one.thresholds, other.thresholds):
         raise DataError(
             f"{name} has the thresholds {listed(one.thresholds)}, {other_name} has {listed(other.thresholds)}",

@@ -171,7 +171,8 @@ def _require_valid(parts: Sequence[CaseScores], names: Sequence[str], source: Ra
     shares = {name: sum(part.valid[name] for part in parts) / pixels for name in ("the archive", *names)}
     shown = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
     raise DataError(
-        f"no pixel of {source.path} is valid in the observation and in all forecasts; valid by themselves: {shown}"
+        f"no pixel of {source.path} is valid in the observation and in all forecasts; valid by themselves: {shown}",
+        "leave out the forecast that has no values, or evaluate where and when the radar measured",
     )
 
 
