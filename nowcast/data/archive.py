@@ -27,8 +27,10 @@ from nowcast.data.archive_schema import (
     PRESENT,
     RAIN_RATE,
     STATUS,
+    SUPERSEDED,
     VALID_SHARE,
 )
+from nowcast.data.archive_store import METADATA
 from nowcast.data.grid import Grid
 from nowcast.data.mlcast import MlcastFrames, is_mlcast
 from nowcast.errors import DataError
@@ -111,6 +113,8 @@ class StoredFrames:
 
     def __init__(self, path: Path, group: zarr.Group) -> None:
         self._path, self._group = path, group
+        self._first_time = group.attrs.get("first_time")
+        self._published = _state(path)
         self.digests = self.series("frame_digest")
         self._valid_pixels = self.series("valid_pixels")
 
@@ -124,7 +128,22 @@ class StoredFrames:
                     "open it again; if that does not help, give the nowcast ingest command that made it again: "
                     "it stores what is gone",
                 )
+        self._require_same_axis()
         return rain_rate
+
+    def _require_same_axis(self) -> None:
+        """Refuse what was read if its files may hold other times by now: the axis has moved, and not just once."""
+        state = _state(self._path)
+        if state == self._published:
+            return
+        published = json.loads((self._path / METADATA).read_text())["attributes"]
+        if self._first_time not in (published["first_time"], published.get(SUPERSEDED)):
+            raise DataError(
+                f"{self._path}: the archive was rearranged after it was opened: it starts at "
+                f"{published['first_time']} now, then at {self._first_time}",
+                "open it again",
+            )
+        self._published = state
 
     def series(self, name: str) -> np.ndarray:
         return np.asarray(_array(self._group, name)[:])
@@ -306,6 +325,12 @@ def read_manifest_bytes(path: str | Path) -> bytes:
 
 def _make_anew(path: str | Path) -> str:
     return f"make it anew: nowcast ingest SRC... -o {path} --overwrite"
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What changes whenever the archive's metadata are published anew."""
+    found = (path / METADATA).stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array:

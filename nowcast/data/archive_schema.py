@@ -31,6 +31,8 @@ MANIFEST_LINES = "manifest/lines"
 STATUS = ("missing", "present", "partial", "bad")
 MISSING, PRESENT, PARTIAL, BAD = range(4)
 
+# Attribute of an archive whose axis has moved: the first time of the axis before, whose chunks are there still.
+SUPERSEDED = "superseded_chunks"
 TIME_CHUNK = 8192
 MANIFEST_CHUNK = 1 << 18
 TIME_UNITS = "seconds since 1970-01-01 00:00:00"

@@ -33,6 +33,7 @@ from nowcast.data.archive_schema import (
     QUALITY,
     RAIN_RATE,
     SERIES,
+    SUPERSEDED,
     TIME_BOUNDS,
     VALID_SHARE,
     create_store,
@@ -101,7 +102,7 @@ class ArchiveWriter:
         self._broken = False
         if attributes.get("writing"):
             self._recover()
-        elif attributes.pop("superseded_chunks", None):
+        elif attributes.pop(SUPERSEDED, None):
             self._remove_superseded()
 
     @classmethod
@@ -409,8 +410,11 @@ class ArchiveWriter:
         beside the old one, in the other layout, and the commit switches all arrays over at once; the old names go
         when the archive is next opened for writing, since readers may still use them.
         """
+        # Readers of the names that are used anew must find out that these are no longer theirs.
+        self._store.attributes.pop(SUPERSEDED, None)
+        self._store.publish()
         self._remove_superseded()
-        self._store.attributes["superseded_chunks"] = 1
+        self._store.attributes[SUPERSEDED] = str(self.first_time)
         self._table.prepend(slots)
         self._store.attributes["first_time"] = str(self.first_time)
         for name in (RAIN_RATE, QUALITY):
@@ -453,7 +457,7 @@ class ArchiveWriter:
         logger.info("%s was not closed by its last writer; it is put in order", self.path)
         self._store.remove_partial_files()
         self._remove_superseded()
-        self._store.attributes.pop("superseded_chunks", None)
+        self._store.attributes.pop(SUPERSEDED, None)
         for name in (RAIN_RATE, QUALITY):
             if name in self._store:
                 for index, path in list(self._store.chunks(name, self._store.layout(name))):

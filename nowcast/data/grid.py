@@ -135,7 +135,8 @@ class Grid:
             attributes.setdefault("azimuth", attributes["azimuth_of_central_line"])
         dy, dx = self.spacing
         attributes["spatial_ref"] = self.crs_wkt
-        attributes["GeoTransform"] = f"{self.x[0] - dx / 2!r} {dx!r} 0 {self.y[0] + dy / 2!r} 0 {-dy!r}"
+        left, top = float(self.x[0]) - dx / 2, float(self.y[0]) + dy / 2
+        attributes["GeoTransform"] = f"{left!r} {dx!r} 0 {top!r} 0 {-dy!r}"
         return attributes
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from nowcast.data.archive import STATUS, RadarArchive
 from nowcast.data.archive_schema import CHANGES
-from nowcast.data.plausibility import implausible_frames
+from nowcast.data.plausibility import COMPARED, implausible_frames
 from nowcast.data.windows import present_runs, window_report
 
 # Pixels that are valid in all frames but this share belong to the static mask.
@@ -122,10 +122,9 @@ def days_of(archive: RadarArchive) -> list[Day]:
 
 
 def _implausible(archive: RadarArchive) -> list[tuple[int, str]]:
-    names = ("valid_pixels", "wet_share", "edge_share", "mean_rate")
     rows, columns = archive.grid.shape
     measured = archive.present & ~np.isnan(archive.series("mean_rate"))
-    return implausible_frames({name: archive.series(name) for name in names}, measured, pixels=rows * columns)
+    return implausible_frames({name: archive.series(name) for name in COMPARED}, measured, pixels=rows * columns)
 
 
 def _gaps(archive: RadarArchive) -> dict[str, Any]:

@@ -17,6 +17,9 @@ NEIGHBOURS, FEWEST = 2, 2
 SHARE_MARGIN = {"valid_pixels": 0.02, "wet_share": 0.10, "edge_share": 0.02}
 # A mean rate is odd at this many times, or this share of, that of its neighbours, when it matters at all [mm/h].
 RATE_FACTOR, LEAST_MEAN_RATE = 1.8, 0.02
+# A largest rate is odd above this many times that of its neighbours plus this [mm/h]: one wrong pixel is enough.
+PEAK_FACTOR, LEAST_PEAK = 2.0, 30.0
+COMPARED = ("valid_pixels", "wet_share", "edge_share", "mean_rate", "maximum_rate")
 WHAT = {
     "valid_pixels": "the measured share of pixels",
     "wet_share": "the wet share",
@@ -30,7 +33,7 @@ def implausible_frames(series: Mapping[str, np.ndarray], present: np.ndarray, *,
     Where the frames around all measure the same number of pixels, one pixel more or fewer is odd.
 
     Args:
-        series: (T,) arrays valid_pixels, wet_share, edge_share, mean_rate.
+        series: (T,) arrays by the names of `COMPARED`.
         present: (T,) bool.
         pixels: Number of pixels of the grid.
     """
@@ -62,6 +65,14 @@ def implausible_frames(series: Mapping[str, np.ndarray], present: np.ndarray, *,
         found.setdefault(
             int(index),
             f"the mean rain rate is {rate[index]:.3f} mm/h, between {low[index]:.3f} and {high[index]:.3f} around it",
+        )
+    peak = np.where(present, np.nan_to_num(series["maximum_rate"].astype(np.float64)), np.nan)
+    _, high, number = _neighbour_range(peak)
+    with np.errstate(invalid="ignore"):
+        odd = peak > PEAK_FACTOR * high + LEAST_PEAK
+    for index in np.flatnonzero((number >= FEWEST) & odd):
+        found.setdefault(
+            int(index), f"the largest rain rate is {peak[index]:.1f} mm/h, around it {high[index]:.1f} at most"
         )
     return sorted(found.items())
 

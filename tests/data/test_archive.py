@@ -267,6 +267,19 @@ def test_a_reader_from_before_a_rearrangement_still_reads_its_frames(tmp_path: P
         early.rain_rate(0, 2)
 
 
+def test_a_reader_from_before_two_rearrangements_never_gets_a_frame_of_another_time(tmp_path: Path) -> None:
+    """The second one uses the names of the first axis again: slot 0 of the early reader is another time's file now."""
+    rain = fields(4)
+    write_archive(tmp_path / "a.zarr", rain[2:], first_time=START + 2 * STEP, step=STEP, grid=GRID)
+    early = open_archive(tmp_path / "a.zarr")
+    with ArchiveWriter.append(tmp_path / "a.zarr") as writer:
+        for index in (1, 0):
+            writer.write(START + index * STEP, rain[index])
+        with pytest.raises(DataError, match=f"it starts at {START} now, then at {START + 2 * STEP}"):
+            early.rain_rate(0, 2)
+    np.testing.assert_array_equal(open_archive(tmp_path / "a.zarr").rain_rate(0, 4), rain)
+
+
 def test_a_damaged_chunk_is_an_error_and_not_rain(tmp_path: Path) -> None:
     rain = fields(2)
     path = write_archive(tmp_path / "a.zarr", rain, first_time=START, step=STEP, grid=GRID)

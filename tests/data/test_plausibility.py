@@ -18,6 +18,7 @@ def series(**changed: tuple[int, float]) -> dict[str, np.ndarray]:
         "wet_share": 0.15 * grow,
         "edge_share": 0.01 * grow,
         "mean_rate": 0.2 * grow,
+        "maximum_rate": 20.0 * grow,
     }
     for name, (index, value) in changed.items():
         values[name][index] = value
@@ -36,7 +37,7 @@ def test_rain_that_grows_is_plausible() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("valid_pixels", 660.0), ("valid_pixels", 800.0), ("wet_share", 0.6), ("wet_share", 0.0), ("edge_share", 0.2),
-     ("mean_rate", 1.0), ("mean_rate", 0.05)],
+     ("mean_rate", 1.0), ("mean_rate", 0.05), ("maximum_rate", 150.0)],
 )  # fmt: skip
 def test_a_frame_that_leaves_its_neighbours_is_found_and_they_are_not(name: str, value: float) -> None:
     assert found(series(**{name: (5, value)})) == [5]
@@ -59,6 +60,10 @@ def test_a_single_pixel_counts_where_the_mask_stands_still() -> None:
     outage = series()
     outage["valid_pixels"][6:] -= 10
     assert found(outage) == []
+
+
+def test_a_peak_that_falls_or_doubles_is_weather() -> None:
+    assert found(series(maximum_rate=(5, 5.0))) == [] and found(series(maximum_rate=(5, 60.0))) == []
 
 
 def test_the_reason_names_what_is_odd() -> None:
