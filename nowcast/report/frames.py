@@ -25,6 +25,8 @@ class Frames:
         forecast: (member, L, H, W) float32 [mm/h].
         observed: (L, H, W) float32 [mm/h], NaN where the archive has no frame; None without an archive.
         synthetic: Whether the rain is made up.
+        chances: (L, threshold, H, W) in [0, 1], the forecast's own probabilities of reaching the thresholds, or None.
+        chance_thresholds: Their thresholds [mm/h].
     """
 
     model: str
@@ -34,6 +36,8 @@ class Frames:
     forecast: np.ndarray
     observed: np.ndarray | None
     synthetic: bool
+    chances: np.ndarray | None = None
+    chance_thresholds: tuple[float, ...] = ()
 
     @property
     def lead_labels(self) -> tuple[str, ...]:
@@ -96,6 +100,8 @@ def frames_of(forecast: Forecast, archive: RadarArchive | None = None, *, issue:
         forecast.rain_rate[:, index],
         observed,
         is_synthetic(forecast) or (archive is not None and archive.is_synthetic),
+        None if forecast.chances is None else forecast.chances[index],
+        forecast.thresholds,
     )
 
 

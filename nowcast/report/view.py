@@ -6,7 +6,7 @@ Frames are palette PNGs inside the page; it asks the network for nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from nowcast.report.html import render
 from nowcast.report.words import utc
 
 PLACE_SAMPLES = 21
+# Where a probability comes from: the forecast itself, the share of its members, or the share of pixels near by.
+Source = Literal["own", "members", "near"]
 
 
 def view_page(
@@ -39,7 +41,8 @@ def view_page(
     """The page as a string; the same frames give the same string.
 
     Layers: forecast; with observations, observed, difference and hits, misses and false alarms; and the probability of
-    reaching each threshold: the share of members, or for a single forecast the share of pixels near by.
+    reaching each threshold: the forecast's own where it has one for every threshold, else the share of members, or for
+    a single forecast the share of pixels near by, which is named so.
 
     Args:
         thresholds: [mm/h], ascending.
@@ -71,12 +74,6 @@ def view_page(
         }  # fmt: skip
     layers["probability"] = probability
     latitude, longitude = coarse_lat_lon(frames.grid, PLACE_SAMPLES)
-    note = (
-        f"Probability is the share of the {members} members at or above the threshold."
-        if members > 1
-        else "Probability is the share of pixels at or above the threshold in the square that reaches "
-        f"{neighbourhood_km:g} km to each side: the spread of one forecast in space, not a calibrated probability."
-    )
     return render(
         "view.html.jinja",
         model=frames.model,
@@ -90,7 +87,7 @@ def view_page(
         layers=[{"key": key, "name": layer["name"]} for key, layer in layers.items()],
         panels=["forecast"] if frames.observed is None else ["observed", "forecast"],
         map=_map(frames),
-        note=note,
+        note=_note(frames, thresholds, neighbourhood_km),
         data={
             "labels": frames.lead_labels,
             "times": [utc(time) for time in frames.valid_times],
@@ -124,26 +121,29 @@ def neighbourhood_probability(rain_rate: np.ndarray, threshold: float, half_widt
 def _probability_layer(
     frames: Frames, thresholds: Sequence[float], neighbourhood_km: float, factor: int
 ) -> dict[str, Any]:
-    members = frames.forecast.shape[0]
+    source = _source(frames, thresholds)
     dy, dx = frames.grid.pixel_size_km
     half_width = (round(neighbourhood_km / dy), round(neighbourhood_km / dx))
 
-    def probability(fields: np.ndarray, threshold: float) -> np.ndarray:
-        if members == 1:
+    def probability(lead: int, threshold: float) -> np.ndarray:
+        if source == "own" and frames.chances is not None:
+            return frames.chances[lead, frames.chance_thresholds.index(threshold)]
+        fields = frames.forecast[:, lead]
+        if source == "near":
             return neighbourhood_probability(fields[0], threshold, half_width)
         reached = (fields >= np.asarray(threshold, dtype=fields.dtype)).mean(axis=0)
         return np.where(np.isnan(fields).any(axis=0), np.nan, reached)
 
     leads = range(frames.lead_times.size)
     return {
-        "name": "Probability",
-        "title": "Probability [%] of rain" if members > 1 else "Share of pixels near by [%] with rain",
+        "name": "Share near by" if source == "near" else "Probability",
+        "title": "Share of pixels near by [%] with rain" if source == "near" else "Probability [%] of rain",
         "by_threshold": True,
         **_legend(PROBABILITY),
         "frames": [
             [
                 _uri(
-                    PROBABILITY.classify(100.0 * shrink(probability(frames.forecast[:, lead], threshold), factor)),
+                    PROBABILITY.classify(100.0 * shrink(probability(lead, threshold), factor)),
                     PROBABILITY.palette,
                 )
                 for lead in leads
@@ -151,6 +151,29 @@ def _probability_layer(
             for threshold in thresholds
         ],
     }
+
+
+def _source(frames: Frames, thresholds: Sequence[float]) -> Source:
+    if frames.chances is not None and set(thresholds) <= set(frames.chance_thresholds):
+        return "own"
+    return "near" if frames.forecast.shape[0] == 1 else "members"
+
+
+def _note(frames: Frames, thresholds: Sequence[float], neighbourhood_km: float) -> str:
+    source = _source(frames, thresholds)
+    if source == "own":
+        return "Probability is the forecast's own, of rain at or above the threshold at the pixel."
+    if source == "members":
+        said = f"Probability is the share of the {frames.forecast.shape[0]} members at or above the threshold."
+    else:
+        said = (
+            "“Near by” is the share of pixels of the forecast at or above the threshold in the square that reaches "
+            f"{neighbourhood_km:g} km to each side: the spread of one forecast in space, not a probability."
+        )
+    if frames.chances is not None:
+        held = ", ".join(f"{threshold:g}" for threshold in frames.chance_thresholds)
+        said += f" The forecast's own probabilities are of {held} mm/h: choose among these thresholds to see them."
+    return said
 
 
 def _layer(name: str, title: str, scale: ColourScale, fields: np.ndarray) -> dict[str, Any]:

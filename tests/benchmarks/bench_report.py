@@ -1,7 +1,7 @@
 """A report from stored counts, and from stored counts and sums: `python tests/benchmarks/bench_report.py [--tiny]`.
 
-200 cases in as many rain episodes, 3 models, 6 thresholds, 20 lead times. From counts alone the page is bound to 5 s and
-2 MB. Beside it the same with the sums of an 8-member ensemble (FSS of five windows, block counts, CRPS, Brier,
+200 cases in as many rain episodes, 3 models, 6 thresholds, 20 lead times. From counts alone the page is bound to
+5 s and 2 MB. Beside it the same with the sums of an 8-member ensemble (FSS of five windows, block counts, CRPS, Brier,
 spectra) and with example fields. The same seed must give the same bytes. Exit code 1 where a bound is broken.
 """
 

@@ -71,6 +71,19 @@ class Browser:
             for kind in ("rawKeyDown", "keyUp"):
                 self._command("Input.dispatchKeyEvent", {"type": kind, "key": key, "windowsVirtualKeyCode": 0})
 
+    def swipe(self, selector: str, *, from_share: float, to_share: float) -> None:
+        """A finger across the first such element, at half its height, between two shares of its width."""
+        self._command("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        script = """const node = document.querySelector(arguments[0]);
+            node.scrollIntoView({block: 'center'});
+            const box = node.getBoundingClientRect();
+            return [box.left, box.top, box.width, box.height]"""
+        left, top, width, height = self.run(script, selector)
+        across = [left + width * (from_share + k / 5 * (to_share - from_share)) for k in range(6)]
+        for kind, places in (("touchStart", across[:1]), *(("touchMove", [x]) for x in across[1:]), ("touchEnd", [])):
+            points = [{"x": x, "y": top + height / 2} for x in places]
+            self._command("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
     def complaints(self) -> list[str]:
         """Errors and warnings of the page's scripts and of the browser about the page."""
         entries = self._call("POST", f"/session/{self._session}/se/log", {"type": "browser"})

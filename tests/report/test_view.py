@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,23 @@ def test_an_ensemble_shows_the_share_of_its_members(archive: RadarArchive) -> No
     share[np.isnan(members[0, 0])] = np.nan
     np.testing.assert_array_equal(pixels(layer["frames"][2][0]), PROBABILITY.palette[PROBABILITY.classify(share)])
     assert "share of the 4 members" in page and payload(page)["layers"]["forecast"]["name"] == "Ensemble mean"
+
+
+def test_a_forecast_with_its_own_probabilities_shows_them_and_another_says_what_it_shows(forecast: Forecast) -> None:
+    rng = np.random.default_rng(0)
+    levels = (*THRESHOLDS, 99.0)
+    chances = rng.random((1, 6, len(levels), *forecast.grid.shape)).astype(np.float32)
+    own = replace(forecast, chances=chances, thresholds=levels)
+    page = view_page(frames_of(own), thresholds=THRESHOLDS[1:])
+    layer = payload(page)["layers"]["probability"]
+    for shown, held in ((0, 1), (1, 2)):
+        wanted = PROBABILITY.palette[PROBABILITY.classify(100.0 * chances[0, 4, held])]
+        np.testing.assert_array_equal(pixels(layer["frames"][shown][4]), wanted)
+    assert layer["name"] == "Probability" and "the forecast's own" in html.unescape(page)
+    other = html.unescape(view_page(frames_of(own), thresholds=[0.7]))
+    assert payload(other)["layers"]["probability"]["name"] == "Share near by"
+    held = ", ".join(f"{level:g}" for level in levels)
+    assert f"The forecast's own probabilities are of {held} mm/h" in other and "not a probability" in other
 
 
 def test_neighbourhood_probability_is_the_share_of_valid_pixels_near_by() -> None:
@@ -166,8 +185,13 @@ def test_the_page_plays_in_a_browser_without_network_or_script_error(frames: Fra
         # Pixel (22, 17): the observed centre is at column 17 after 15 minutes, the still forecast's at 14.
         said = browser.run(click)
         assert "observed 20–50 mm/h" in said and "forecast 20–50 mm/h" in said and "°N" in said
+        assert "share near by ≥ 10 mm/h: " in said
         cells = browser.run("return [...document.querySelectorAll('#strip tr')].map(row => row.cells.length)")
         assert cells == [7, 7, 7, 7]
         browser.emulate(width=375, height=800, scheme="dark")
+        browser.swipe(".map", from_share=0.8, to_share=0.2)
+        assert browser.run(time) == "2024-05-01 12:30 UTC (+20 min)", "a swipe to the left is a step ahead"
+        browser.swipe(".map", from_share=0.2, to_share=0.8)
+        assert browser.run(time) == "2024-05-01 12:25 UTC (+15 min)"
         assert browser.run("return document.documentElement.scrollWidth") <= 375
         assert browser.complaints() == [] and browser.requests() == []
