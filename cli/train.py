@@ -148,7 +148,7 @@ def train(
     from cli.main import EXIT_INTERRUPTED, EXIT_TERMINATED, version
     from nowcast.training.curves import draw_curves
     from nowcast.training.fit import Interrupted, fit
-    from nowcast.verification.counts import count_events
+    from nowcast.verification.counting import count_events
 
     # Two models of one architecture are told apart by the folders that they were trained in.
     name = run.absolute().name or config.model.name

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from nowcast.report.report import SkillReport as SkillReport
     from nowcast.training.dataset import SequenceDataset as SequenceDataset
     from nowcast.training.fit import fit as fit
+    from nowcast.verification.counting import count_events as count_events
     from nowcast.verification.counts import ContingencyCounts as ContingencyCounts
-    from nowcast.verification.counts import count_events as count_events
     from nowcast.verification.scores import csi as csi
 
 _HOMES = {
@@ -37,7 +37,7 @@ _HOMES = {
     "SequenceDataset": "nowcast.training.dataset",
     "SkillReport": "nowcast.report.report",
     "ZRelation": "nowcast.data.units",
-    "count_events": "nowcast.verification.counts",
+    "count_events": "nowcast.verification.counting",
     "csi": "nowcast.verification.scores",
     "fit": "nowcast.training.fit",
     "forecast_at": "nowcast.prediction.predict",

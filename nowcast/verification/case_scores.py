@@ -14,7 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.data.archive import RadarArchive, open_archive
-from nowcast.verification.counts import Case, Comparison, count_events, mask_digest
+from nowcast.verification.counting import count_events, mask_digest
+from nowcast.verification.counts import Case, Comparison
 from nowcast.verification.evaluation import Example
 from nowcast.verification.forecast_files import ForecastFile
 from nowcast.verification.measures import FieldRules, field_sums

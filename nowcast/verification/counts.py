@@ -1,18 +1,14 @@
 """Contingency counts: hits, false alarms, misses and correct negatives as integers that add up.
 
-Everything categorical is derived from them in `nowcast.verification.scores`. An event is a value >= the threshold,
-compared in the data's own dtype; a pixel counts only where forecast and observation are both valid.
+Everything categorical is derived from them in `nowcast.verification.scores`. They are counted from fields in
+`nowcast.verification.counting`; their file is that of `nowcast.verification.counts_file`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import math
 import os
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path
@@ -26,13 +22,6 @@ Comparison = Literal[">=", ">"]
 AT_OR_ABOVE: Comparison = ">="
 ABOVE: Comparison = ">"
 CONTINGENCY = ("hits", "false_alarms", "misses", "correct_negatives")
-FORMAT = "nowcast-counts-1"
-# Fields that are not plain native floats or integers are converted in pieces of this many pixels.
-PIECE = 1 << 20
-# Whole numbers up to here are exact in float64.
-LARGEST_WHOLE = 2**53
-# Below this many pixels a second thread costs more than it brings.
-PIXELS_A_THREAD = 1 << 19
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,11 +230,13 @@ class ContingencyCounts:
 
     def save(self, path: str | Path) -> Path:
         """Write a CF netCDF file atomically; the same counts give the same bytes."""
+        from nowcast.verification.counts_file import write_counts
+
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             draft = Path(folder) / path.name
-            _write_counts(self, draft)
+            write_counts(self, draft)
             os.replace(draft, path)
         return path
 
@@ -256,7 +247,9 @@ class ContingencyCounts:
         Raises:
             DataError: There is no such file, or it holds no counts.
         """
-        return _read_counts(Path(path))
+        from nowcast.verification.counts_file import read_counts
+
+        return read_counts(Path(path))
 
 
 def merge_counts(parts: Sequence[ContingencyCounts], names: Sequence[str] | None = None) -> ContingencyCounts:
@@ -310,7 +303,7 @@ def merge_counts(parts: Sequence[ContingencyCounts], names: Sequence[str] | None
         cases,
         first.lead_times,
         first.thresholds,
-        **_cells(table),
+        **cells_of(table),
         pixels=pixels,
         mask_digest=digest,
         comparison=first.comparison,
@@ -318,7 +311,7 @@ def merge_counts(parts: Sequence[ContingencyCounts], names: Sequence[str] | None
     )
 
 
-def _cells(table: np.ndarray) -> dict[str, np.ndarray]:
+def cells_of(table: np.ndarray) -> dict[str, np.ndarray]:
     """The four counts by name from an array with the contingency on its last axis."""
     return {name: table[..., index] for index, name in enumerate(CONTINGENCY)}
 
@@ -398,240 +391,3 @@ def check_thresholds(thresholds: Any) -> np.ndarray:
     if np.any(np.diff(values) <= 0):
         raise ConfigError(f"the thresholds {shown} do not ascend, each once")
     return values
-
-
-def mask_digest(valid: np.ndarray) -> np.uint64:
-    """A 64-bit digest of a mask's shape and pixels (BLAKE2b); another mask has another one."""
-    digest = hashlib.blake2b(np.asarray(valid.shape, dtype="<i8").tobytes(), digest_size=8)
-    digest.update(np.packbits(valid).tobytes())
-    return np.uint64(int.from_bytes(digest.digest(), "little"))
-
-
-def count_events(
-    forecast: np.ndarray,
-    observed: np.ndarray,
-    thresholds: Any,
-    *,
-    comparison: Comparison = AT_OR_ABOVE,
-) -> EventCounts:
-    """Contingency counts over the last two axes for every threshold.
-
-    A value is an event when it is >= the threshold, the threshold rounded to the value's own dtype (for whole
-    numbers: rounded up). A pixel that is NaN in either field is left out; infinity is a value.
-
-    Args:
-        forecast, observed: (..., H, W), floats or integers, each of its own dtype.
-        thresholds: Ascending, not negative, in the fields' units.
-        comparison: ">" counts an event only above the threshold, as pySTEPS does.
-
-    Returns:
-        Counts of shape (..., threshold).
-
-    Raises:
-        ValueError: Fields of different shapes.
-        TypeError: Masked arrays (their mask would be lost), complex or other fields that are not real numbers.
-        ConfigError: Thresholds that are empty, negative, not finite or do not ascend.
-    """
-    forecast, observed, levels = _checked(forecast, observed, thresholds)
-    leading, rows = forecast.shape[:-2], math.prod(forecast.shape[:-2])
-    events = np.zeros((*leading, levels.size, 3), dtype=np.int64)
-    valid = np.zeros(leading, dtype=np.int64)
-    limits = [_limits(field.dtype, levels, comparison) for field in (forecast, observed)]
-    # Reshaping the leading axes copies only what is not laid out in order.
-    flat = [field.reshape(rows, *field.shape[-2:]) for field in (forecast, observed)]
-    _count(flat, limits, events.reshape(rows, levels.size, 3), valid.reshape(rows))
-    return _as_counts(events, valid)
-
-
-def count_events_numpy(
-    forecast: np.ndarray,
-    observed: np.ndarray,
-    thresholds: Any,
-    *,
-    comparison: Comparison = AT_OR_ABOVE,
-) -> EventCounts:
-    """The same as `count_events` in plain numpy, one field after the other: what the compiled path is checked by."""
-    forecast, observed, levels = _checked(forecast, observed, thresholds)
-    leading = forecast.shape[:-2]
-    events = np.zeros((*leading, levels.size, 3), dtype=np.int64)
-    valid = np.zeros(leading, dtype=np.int64)
-    forecast_limits, observed_limits = (_limits(field.dtype, levels, comparison) for field in (forecast, observed))
-    for index in np.ndindex(*leading):
-        both = (forecast[index] == forecast[index]) & (observed[index] == observed[index])
-        f, o = forecast[index][both], observed[index][both]
-        valid[index] = f.size
-        for k in range(levels.size):
-            above, fell = f >= forecast_limits[k], o >= observed_limits[k]
-            events[index][k] = np.count_nonzero(above & fell), np.count_nonzero(above), np.count_nonzero(fell)
-    return _as_counts(events, valid)
-
-
-def _checked(forecast: Any, observed: Any, thresholds: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    for name, field in (("forecast", forecast), ("observed", observed)):
-        if isinstance(field, np.ma.MaskedArray):
-            raise TypeError(f"{name} is a masked array; fill it with NaN first, its mask would be lost")
-    forecast, observed = np.asarray(forecast), np.asarray(observed)
-    for name, field in (("forecast", forecast), ("observed", observed)):
-        if field.dtype.kind not in "fiub" or field.dtype.itemsize > 8:
-            raise TypeError(f"{name} has dtype {field.dtype}, expected real numbers of at most 64 bits")
-    if forecast.shape != observed.shape or forecast.ndim < 2:
-        raise ValueError(f"forecast has shape {forecast.shape}, observed {observed.shape}; wanted the same (..., H, W)")
-    levels = check_thresholds(thresholds)
-    if levels[-1] > LARGEST_WHOLE and any(field.dtype.kind in "iu" for field in (forecast, observed)):
-        raise ConfigError(f"the threshold {levels[-1]:g} is beyond what whole numbers are compared with, 2^53")
-    return forecast, observed, levels
-
-
-def _limits(dtype: np.dtype[Any], thresholds: np.ndarray, comparison: Comparison) -> np.ndarray:
-    """Smallest value of `dtype` that is an event, for every threshold; float64 for whole numbers.
-
-    In its own dtype, x > t is x >= the next number after t.
-    """
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            limits = thresholds.astype(dtype.newbyteorder("="))
-        if comparison == ABOVE:
-            # Nothing is above infinity, nor at or above NaN.
-            beyond = np.nextafter(limits, limits.dtype.type(np.inf))
-            return np.where(np.isinf(limits), limits.dtype.type(np.nan), beyond)
-        return limits
-    return np.floor(thresholds) + 1 if comparison == ABOVE else np.ceil(thresholds)
-
-
-def _count(fields: Sequence[np.ndarray], limits: Sequence[np.ndarray], events: np.ndarray, valid: np.ndarray) -> None:
-    """Fill `events` and `valid` of all rows, on as many threads as numba may use."""
-    import numba
-
-    def work(part: slice) -> None:
-        _count_rows([field[part] for field in fields], limits, events[part], valid[part])
-
-    rows = fields[0].shape[0]
-    threads = min(numba.get_num_threads(), rows, fields[0].size // PIXELS_A_THREAD)
-    if threads <= 1:
-        work(slice(0, rows))
-        return
-    edges = np.linspace(0, rows, threads + 1).astype(int)
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, [slice(*pair) for pair in itertools.pairwise(edges)]))
-
-
-def _count_rows(
-    fields: Sequence[np.ndarray], limits: Sequence[np.ndarray], events: np.ndarray, valid: np.ndarray
-) -> None:
-    """Fields (row, H, W) into the kernel: as they lie where it can take them, else in converted pieces.
-
-    The kernel knows float32 and float64. Every value of a smaller dtype is one of theirs, so comparing after the
-    conversion is comparing before it.
-    """
-    from nowcast.verification.count_kernel import count_fields
-
-    exact = all(np.can_cast(field.dtype, np.float32) for field in fields)
-    dtype = np.dtype(np.float32 if exact else np.float64)
-    levels = [limit.astype(dtype) for limit in limits]
-    rows, height, width = fields[0].shape
-    if all(field.flags.c_contiguous and field.dtype == dtype for field in fields):
-        count_fields(*fields, *levels, events, valid)  # type: ignore[call-arg]
-        return
-    lines = max(1, PIECE // max(1, width))
-    for row, start in itertools.product(range(rows), range(0, height, lines)):
-        pieces = [_converted(field[row, start : start + lines], dtype)[None] for field in fields]
-        count_fields(*pieces, *levels, events[row : row + 1], valid[row : row + 1])  # type: ignore[call-arg]
-
-
-def _converted(field: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    if field.dtype.kind in "iu" and field.dtype.itemsize == 8:
-        # Beyond 2^53 float64 has gaps; thresholds end there, so the order to them is kept.
-        field = np.clip(field, max(np.iinfo(field.dtype).min, -LARGEST_WHOLE), LARGEST_WHOLE)
-    return np.ascontiguousarray(field, dtype=dtype)
-
-
-def _as_counts(events: np.ndarray, valid: np.ndarray) -> EventCounts:
-    """From (..., threshold, [hits, forecast events, observed events]) and (...) valid pairs."""
-    hits, forecast, observed = np.moveaxis(events, -1, 0)
-    return EventCounts(hits, forecast - hits, observed - hits, valid[..., None] - forecast - observed + hits)
-
-
-def _write_counts(counts: ContingencyCounts, path: Path) -> None:
-    import netCDF4
-
-    with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
-        axes = dict(zip(("model", "case", "lead_time", "threshold"), counts.shape, strict=True))
-        for axis, size in (*axes.items(), ("contingency", len(CONTINGENCY))):
-            file.createDimension(axis, size)
-        text = {
-            "model": (counts.models, "model or baseline"),
-            "source": (counts.sources, "archive of the case"),
-            "contingency": (CONTINGENCY, "cell of the contingency table"),
-        }
-        for name, (words, long_name) in text.items():
-            strings: Any = file.createVariable(name, str, ("case" if name == "source" else name,))
-            strings.long_name = long_name
-            for index, word in enumerate(words):
-                strings[index] = word
-        numbers: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]] = {
-            "issue_time": (
-                ("case",),
-                counts.issue_times.astype(np.int64),
-                {
-                    "standard_name": "forecast_reference_time",
-                    "units": "seconds since 1970-01-01 00:00:00",
-                    "calendar": "standard",
-                    "units_metadata": "leap_seconds: none",
-                },
-            ),
-            "lead_time": (
-                ("lead_time",),
-                counts.lead_minutes,
-                {"standard_name": "forecast_period", "units": "minutes"},
-            ),
-            "threshold": (("threshold",), counts.thresholds, {"long_name": "rain rate", "units": counts.units}),
-            "pixels": (("case", "lead_time"), counts.pixels, {"long_name": "pixels of the field", "units": "1"}),
-            "mask_digest": (("case", "lead_time"), counts.mask_digest, {"long_name": "digest of the common mask"}),
-            "counts": (
-                (*axes, "contingency"),
-                np.stack([getattr(counts, name) for name in CONTINGENCY], axis=-1),
-                {"long_name": "number of pixels", "units": "1", "coordinates": "source issue_time"},
-            ),
-        }
-        for name, (dimensions, values, attributes) in numbers.items():
-            variable: Any = file.createVariable(
-                name, values.dtype, dimensions, zlib=len(dimensions) > 1, complevel=4, fill_value=False
-            )
-            variable.setncatts(attributes)
-            variable[:] = values
-        file.setncatts(
-            {
-                "Conventions": "CF-1.11",
-                "title": "Contingency counts of rain forecasts",
-                "format": FORMAT,
-                "comparison": counts.comparison,
-                "comment": "An event is a value that the comparison holds for; pixels count where all are valid.",
-            }
-        )
-
-
-def _read_counts(path: Path) -> ContingencyCounts:
-    import netCDF4
-
-    if not path.is_file():
-        raise DataError(f"there is no counts file {path}")
-    try:
-        with netCDF4.Dataset(path) as file:
-            file.set_auto_mask(False)
-            if getattr(file, "format", None) != FORMAT:
-                raise DataError(f"{path} holds no contingency counts", "give a counts.nc that `nowcast evaluate` wrote")
-            sources = [str(value) for value in file["source"][:]]
-            times = file["issue_time"][:].astype("datetime64[s]")
-            return ContingencyCounts(
-                tuple(str(value) for value in file["model"][:]),
-                tuple(Case(source, time) for source, time in zip(sources, times, strict=True)),
-                np.round(file["lead_time"][:] * 60).astype("timedelta64[s]"),
-                file["threshold"][:],
-                **_cells(file["counts"][:]),
-                pixels=file["pixels"][:],
-                mask_digest=file["mask_digest"][:],
-                comparison=file.comparison,
-                units=file["threshold"].units,
-            )
-    except (OSError, IndexError, KeyError, AttributeError, RuntimeError) as error:
-        raise DataError(f"{path} cannot be read as a counts file: {error}", "evaluate again") from error

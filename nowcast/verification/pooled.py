@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from nowcast.verification.counts import EventCounts, count_events
+from nowcast.verification.counting import count_events
+from nowcast.verification.counts import EventCounts
 
 Pooling = Literal["max", "mean"]
 SCALES = (4, 16)

@@ -20,7 +20,8 @@ import numpy as np
 import xarray as xr
 
 from data_prep.synthetic_rain import synthetic_rain
-from nowcast.verification.counts import CONTINGENCY, count_events, count_events_numpy
+from nowcast.verification.counting import count_events, count_events_numpy
+from nowcast.verification.counts import CONTINGENCY
 
 SIX = [0.1, 0.5, 1.0, 5.0, 10.0, 30.0]
 MANY = np.geomspace(0.1, 60.0, 24).round(4).tolist()

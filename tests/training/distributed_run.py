@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from nowcast.training.fit import fit
-from nowcast.verification.counts import count_events
+from nowcast.verification.counting import count_events
 from tests.training.tiny import tiny_config, tiny_data
 
 if __name__ == "__main__":

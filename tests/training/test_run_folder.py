@@ -16,7 +16,7 @@ from nowcast.models.bundle import load_bundle
 from nowcast.training.curves import draw_curves
 from nowcast.training.fit import Interrupted, fit
 from nowcast.training.metrics import read_metrics
-from nowcast.verification.counts import count_events
+from nowcast.verification.counting import count_events
 from tests.training.test_fit import StopAt, interrupted
 from tests.training.tiny import tiny_config, tiny_data
 

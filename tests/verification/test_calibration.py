@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nowcast.verification import calibration as c
-from nowcast.verification.counts import count_events
+from nowcast.verification.counting import count_events
 from nowcast.verification.probabilistic import brier_score, probability_sums
 from nowcast.verification.scores import csi, frequency_bias
 

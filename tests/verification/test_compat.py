@@ -9,7 +9,8 @@ import pytest
 
 from nowcast.errors import ConfigError
 from nowcast.verification.compat import CONVENTIONS, MET_HEADER, compat_rows, convention, met_ctc_lines
-from nowcast.verification.counts import Case, ContingencyCounts, count_events
+from nowcast.verification.counting import count_events
+from nowcast.verification.counts import Case, ContingencyCounts
 
 LEADS = np.array([300, 600], dtype="timedelta64[s]")
 

@@ -14,16 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nowcast.errors import ConfigError, DataError
-from nowcast.verification.counts import (
-    CONTINGENCY,
-    Case,
-    ContingencyCounts,
-    EventCounts,
-    count_events,
-    count_events_numpy,
-    mask_digest,
-    merge_counts,
-)
+from nowcast.verification.counting import count_events, count_events_numpy, mask_digest
+from nowcast.verification.counts import CONTINGENCY, Case, ContingencyCounts, EventCounts, merge_counts
 
 START = np.datetime64("2016-07-11T21:00", "s")
 HOUR = np.timedelta64(3600, "s")

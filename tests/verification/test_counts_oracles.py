@@ -12,7 +12,8 @@ import pytest
 import xarray as xr
 
 from nowcast.verification import scores as ours
-from nowcast.verification.counts import EventCounts, count_events
+from nowcast.verification.counting import count_events
+from nowcast.verification.counts import EventCounts
 
 pytestmark = pytest.mark.oracle
 LEVEL = 1.0

@@ -21,7 +21,8 @@ from nowcast.data.forecast import Forecast, load_forecast
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
 from nowcast.verification.compat import compat_rows
-from nowcast.verification.counts import Case, count_events_numpy
+from nowcast.verification.counting import count_events_numpy
+from nowcast.verification.counts import Case
 from nowcast.verification.evaluate import evaluate
 from nowcast.verification.evaluation import Evaluation, best_and_worst, merge_evaluations
 from nowcast.verification.forecast_files import group_by_model, open_forecast_file

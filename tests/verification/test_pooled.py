@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nowcast.verification.counts import count_events
+from nowcast.verification.counting import count_events
 from nowcast.verification.pooled import pool_blocks, pooled_events
 
 

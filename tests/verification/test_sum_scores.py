@@ -79,7 +79,7 @@ def test_a_single_forecast_is_an_ensemble_of_one() -> None:
     np.testing.assert_allclose(
         crps.score(crps.single[1](continuous.continuous_sums(field, observed)))[:, 0], one, rtol=1e-12
     )
-    from nowcast.verification.counts import count_events
+    from nowcast.verification.counting import count_events
 
     levels = [0.5, 2.0]
     sums = probabilistic.ensemble_probability_sums(field[None], observed, levels)
