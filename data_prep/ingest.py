@@ -7,49 +7,37 @@ again continues where it stopped and changes nothing that is there.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
-from data_prep.cadence import describe_distances, infer_step, nearest_slot, time_in_name
-from data_prep.decode import (
-    DecodedFile,
-    DecodedFrame,
-    DecodeOptions,
-    describe_grid,
-    file_stamp,
-    stream_frames,
-    with_hint,
-)
+from data_prep.cadence import describe_distances, nearest_slot
+from data_prep.decode import DecodedFile, DecodedFrame, DecodeOptions, file_stamp
+from data_prep.fit import Fit, fits, same_grid
+from data_prep.outcome import Outcome, says_the_same
+from data_prep.plan import FRAMES_TO_PLAN, Plan, most_common, spread_groups, step_of, together
 from data_prep.quality import QualityOptions
-from data_prep.readers.frame import RadarFrame
-from data_prep.readers.options import ReadOptions, option_name
-from data_prep.readers.registry import detect_format, read_frames, reader
+from data_prep.readers.options import ReadOptions
+from data_prep.readers.registry import detect_format
+from data_prep.settings import check_attributes, check_heeded, continued_settings, recorded_settings
 from data_prep.sources import list_sources
-from data_prep.workers import decode_files
-from nowcast.data.archive import FileStatus, ManifestEntry, read_manifest
-from nowcast.data.archive_schema import CHANGES
+from data_prep.workers import FileDecoder, file_decoder
+from nowcast.data.archive import ManifestEntry, read_manifest
 from nowcast.data.archive_writer import ArchiveWriter, lock_archive
-from nowcast.data.grid import Grid
 from nowcast.data.outputs import require_free
 from nowcast.data.plausibility import implausible_frames
 from nowcast.errors import ConfigError, DataError, MissingPackageError, NowcastError
 
 logger = logging.getLogger(__name__)
 
-# Frames that are read before the archive is made: its grid and step are those of most of them.
-FRAMES_TO_PLAN = 24
-# Groups of neighbouring files spread over the rest, read for their times alone: the step may change later on.
-GROUPS_TO_PLAN, GROUP_SIZE, FILES_PER_GROUP = 6, 3, 60
 # So many, and such a share, of the files must stand alike in time and name before one that differs is a suspect.
 OFFSETS_TO_TRUST, SHARE_TO_TRUST = 5, 0.8
 # Files that are named as the ingest goes; all stand in the report and the manifest.
@@ -58,9 +46,6 @@ FILES_LOGGED = 50
 COMMIT_SECONDS, COMMIT_COSTS, COMMIT_BYTES = 1.0, 20.0, 64 << 20
 # Whether frames fit together; the other attributes of a file describe it.
 ATTRIBUTES_KEPT = ("source_format", "institution", "source", "product", "license", "licence", "zr_a", "zr_b")
-
-# The attribute of an archive that says which reader options changed its values (JSON).
-READ_OPTIONS = "read_options"
 
 LONGEST_GAP = np.timedelta64(366, "D")
 NO_TIME = np.timedelta64(0, "s")
@@ -152,6 +137,7 @@ def ingest(
     options: IngestOptions | None = None,
     workers: int = 1,
     scheduler: str | None = None,
+    time_limit_s: float | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> IngestReport:
@@ -160,9 +146,10 @@ def ingest(
     Args:
         sources: Files, folders, patterns.
         archive: Where the archive is, or will be.
-        workers: Processes that decode; with more than one, the calling script needs the usual
+        workers: Processes that decode; with more than one, or a time limit, the calling script needs the usual
             `if __name__ == "__main__"` guard.
         scheduler: Address of a Dask scheduler to decode on instead.
+        time_limit_s: Skip a file that takes longer to read; see `data_prep.workers.file_decoder`.
         overwrite: Replace an existing archive once the first frames of the new one are read.
         on_progress: Called after each file with (files done, files in all, report so far).
 
@@ -180,9 +167,11 @@ def ingest(
         within = path.resolve().parents
         inputs = [source for source in sources if Path(source).resolve() not in within]
         require_free(path, "archive", overwrite=True, inputs=inputs)
-    run = _Run(path, options, workers, scheduler, overwrite=overwrite, on_progress=on_progress)
+    run = _Run(path, options, overwrite=overwrite, on_progress=on_progress)
     try:
-        run.take_all(paths)
+        todo = run.new_among(paths)
+        with file_decoder(run.decoding, workers=workers, scheduler=scheduler, time_limit_s=time_limit_s) as decoder:
+            run.take_all(todo, decoder, already_done=len(paths) - len(todo))
     finally:
         run.close()
     run.report.seconds = time.monotonic() - started
@@ -196,15 +185,12 @@ class _Run:
         self,
         path: Path,
         options: IngestOptions,
-        workers: int,
-        scheduler: str | None,
         *,
         overwrite: bool,
         on_progress: Progress | None,
     ) -> None:
         self.report = IngestReport(path)
         self._path, self._options = path, options
-        self._workers, self._scheduler = workers, scheduler
         self._on_progress = on_progress
         self._overwrite = overwrite and path.exists()
         self._writer: ArchiveWriter | None = None
@@ -220,23 +206,28 @@ class _Run:
         try:
             if path.exists() and not overwrite:
                 self._open()
-            self._decode = self._decode_options()
-            self._check_attributes()
+            self.decoding = self._settings()
         except BaseException:
             self._lock.close()
             raise
 
-    def take_all(self, paths: Sequence[str]) -> None:
-        self._check_options(paths)
-        todo = [path for path in paths if not self._is_known(path)]
-        total, done = len(paths), len(paths) - len(todo)
-        results = decode_files(todo, self._decode, workers=self._workers, scheduler=self._scheduler)
+    def new_among(self, paths: Sequence[str]) -> list[str]:
+        """The files that have to be read; options that none of all heeds are refused."""
+        if self._options.format != "auto":
+            check_heeded(self._options.read, [self._options.format])
+        else:
+            check_heeded(self._options.read, self._formats(paths))
+        return [path for path in paths if not self._is_known(path)]
+
+    def take_all(self, paths: Sequence[str], decoder: FileDecoder, *, already_done: int) -> None:
+        done, total = already_done, already_done + len(paths)
+        results = decoder.files(paths)
         if self._writer is None:
-            first, plan = self._plan(results, todo)
+            first, plan = self._plan(results, paths, decoder)
             self._create(plan)
-            results = _chain(first, results)
+            results = chain(first, results)
         for file in results:
-            self._take(file)
+            self._take(file, decoder)
             self._commit_when_due()
             done += 1
             if self._on_progress is not None:
@@ -255,14 +246,7 @@ class _Run:
 
     def _open(self) -> None:
         self._writer = ArchiveWriter.append(self._path, lock=self._lock)
-        attributes = self._writer.attrs
-        self._fit = _Fit(
-            self._writer.grid,
-            attributes.get("interval_minutes"),
-            str(attributes.get("quantity", "")),
-            str(attributes.get("grid_file", self._path)),
-            _relation(attributes),
-        )
+        self._fit = Fit.of_archive(self._writer.grid, self._writer.attrs, str(self._path))
         if self._options.step is not None and self._options.step != self._writer.step:
             raise ConfigError(
                 f"{self._path} has a step of {self._writer.step / np.timedelta64(60, 's'):g} min, "
@@ -275,82 +259,26 @@ class _Run:
             self._manifest[entry.file] = entry
             self._origin.update((valid_time, entry.file) for valid_time in entry.times)
 
-    def _decode_options(self) -> DecodeOptions:
-        options, read = self._options, self._options.read
-        given = {} if options.quality is None else options.quality
-        quality = given if isinstance(given, QualityOptions) else QualityOptions(**given)
-        keep_quality = options.keep_quality
+    def _settings(self) -> DecodeOptions:
+        options = self._options
         if self._writer is not None:
-            attributes = self._writer.attrs
-            recorded = {name: attributes[name] for name in quality.to_attributes() if name in attributes}
-            if not isinstance(given, QualityOptions):
-                quality = dataclasses.replace(QualityOptions.from_attributes(attributes), **given)
-            for name, value in quality.to_attributes().items():
-                if name != "clutter_mask" and recorded.get(name, value) != value:
-                    raise ConfigError(
-                        f"{self._path} was made with {name} = {recorded[name]}, now it would be {value}",
-                        "leave the option out to go on as it was made, or ingest into another archive",
-                    )
-            keep_quality = bool(attributes.get("keeps_quality"))
-            if options.keep_quality and not keep_quality:
-                raise ConfigError(
-                    f"{self._path} was made without the quality index, so it cannot be kept now",
-                    "leave --keep-quality out, or ingest into another archive",
-                )
-            read = self._read_options(attributes)
-        return DecodeOptions(options.format, read, quality, keep_quality)
+            there = self._writer.attrs
+            check_attributes(self._path, there, options.attributes)
+            return continued_settings(
+                self._path, there, options.format, options.read, options.quality, keep_quality=options.keep_quality
+            )
+        quality = options.quality
+        if not isinstance(quality, QualityOptions):
+            quality = QualityOptions(**(quality or {}))
+        return DecodeOptions(options.format, options.read, quality, options.keep_quality)
 
-    def _read_options(self, attributes: Mapping[str, Any]) -> ReadOptions:
-        """What files are read with: what the archive was made with, which what is given must not contradict."""
-        read = self._options.read
-        if READ_OPTIONS not in attributes:
-            return read
-        recorded = json.loads(str(attributes[READ_OPTIONS]))
-        for name, value in read.recorded().items():
-            if recorded.get(name) != value:
-                made = f"{name} = {recorded[name]}" if name in recorded else f"no {name}"
-                raise ConfigError(
-                    f"{self._path} was made with {made}, now it would be {value}",
-                    f"leave {option_name(name)} out to go on as it was made, or ingest into another archive",
-                )
-        return read.with_recorded(recorded)
-
-    def _check_attributes(self) -> None:
-        """Attributes are those of a new archive; an existing one may only be told what it says already."""
-        if self._writer is None:
-            return
-        there = self._writer.attrs
-        for name, value in self._options.attributes.items():
-            if name != "history" and there.get(name) != value:
-                raise ConfigError(
-                    f"{self._path} says {name} = {there.get(name, 'nothing')}, {value} is asked for",
-                    "--attribute is for a new archive: leave it out, or ingest into another one",
-                )
-
-    def _check_options(self, paths: Sequence[str]) -> None:
-        """Refuse an option that not one of the files' readers heeds; as many files are looked at as that takes."""
-        unused = set(self._options.read.given())
-        met: dict[str, None] = {}
-        if self._options.format != "auto":
-            met[self._options.format] = None
-            paths = ()
+    def _formats(self, paths: Sequence[str]) -> Iterator[str]:
         for path in paths:
-            if not unused:
-                return
             entry = self._manifest.get(path)
             try:
-                met[(entry.format if entry is not None else "") or detect_format(path)] = None
+                yield (entry.format if entry is not None else "") or detect_format(path)
             except (NowcastError, OSError):
                 continue
-            unused.difference_update(*(reader(name).uses for name in met))
-        unused.difference_update(*(reader(name).uses for name in met))
-        if met and unused:
-            names = ", ".join(option_name(name) for name in self._options.read.given() if name in unused)
-            heeded = [option_name(name) for used in met for name in reader(used).uses]
-            raise ConfigError(
-                f"{names} means nothing to the reader{'s' if len(met) > 1 else ''} {', '.join(met)}",
-                f"leave it out; these files take {', '.join(dict.fromkeys(heeded)) or 'no such option'}",
-            )
 
     def _is_known(self, path: str) -> bool:
         """Whether an earlier ingest took the file as it is now, wholly, and its frames are still there."""
@@ -368,63 +296,41 @@ class _Run:
             self.report.files["known"] += 1
         return same
 
-    def _plan(self, results: Iterator[DecodedFile], todo: Sequence[str]) -> tuple[list[DecodedFile], _Plan]:
+    def _plan(
+        self, results: Iterator[DecodedFile], paths: Sequence[str], decoder: FileDecoder
+    ) -> tuple[list[DecodedFile], Plan]:
         """Read on until grid and step can be told; what was read, and the plan."""
         read: list[DecodedFile] = []
         frames: list[tuple[str, DecodedFrame]] = []
         for file in results:
             read.append(file)
-            frames += [(file.path, frame) for frame in self._sample(file)]
+            frames += [(file.path, frame) for frame in _first_frames(file, decoder)]
             if len({frame.encoded.time for _, frame in frames}) >= FRAMES_TO_PLAN:
                 break
         if not frames:
             raise self._nothing_usable(read)
-        name, model = _most_common(frames)
-        times = _together([frame.encoded.time for _, frame in frames if _fits(model, frame)], self._options.longest_gap)
+        name, model = most_common(frames)
+        times = together([frame.encoded.time for _, frame in frames if fits(model, frame)], self._options.longest_gap)
         step = self._options.step
         if step is None:
-            later = self._later_times(todo[len(read) :], model)
+            later = _later_times(paths[len(read) :], model, decoder)
             try:
-                step = _step_of(model, [np.array(times), *later])
+                step = step_of(model, [np.array(times), *later])
             except DataError as error:
                 raise DataError(
                     f"{name}{' and others' if len(times) > 1 else ''}: {error.message}", error.hint
                 ) from error
-        return read, _Plan(name, model, min(times), step)
+        return read, Plan(name, model, min(times), step)
 
-    def _sample(self, file: DecodedFile) -> Iterable[DecodedFrame]:
-        if not file.is_long:
-            return file.frames
-        try:
-            return list(islice(stream_frames(file.path, self._decode), FRAMES_TO_PLAN))
-        except NowcastError:
-            return ()
-
-    def _later_times(self, paths: Sequence[str], model: DecodedFrame) -> Iterator[np.ndarray]:
-        groups = min(GROUPS_TO_PLAN, len(paths) // FILES_PER_GROUP)
-        for start in np.linspace(0, len(paths), groups, endpoint=False, dtype=int):
-            frames = [frame for path in paths[start : start + GROUP_SIZE] for frame in self._frames_of(path)]
-            yield np.array(
-                [frame.valid_time for frame in frames if _same_grid(model.grid, frame.grid)], "datetime64[s]"
-            )
-
-    def _frames_of(self, path: str) -> Iterable[RadarFrame]:
-        try:
-            return list(islice(read_frames(path, format=self._decode.format, options=self._decode.read), GROUP_SIZE))
-        except (NowcastError, OSError):
-            return ()
-
-    def _create(self, plan: _Plan) -> None:
+    def _create(self, plan: Plan) -> None:
         model = plan.model
         said = {key: value for key, value in model.attributes.items() if key in ATTRIBUTES_KEPT and value != ""}
         attributes = {
             **said,
-            **self._decode.quality.to_attributes(),
+            **recorded_settings(self.decoding),
             **self._options.attributes,
             "quantity": model.quantity,
             "grid_file": plan.file,
-            "keeps_quality": int(self._decode.keep_quality),
-            READ_OPTIONS: json.dumps(self._decode.read.recorded()),
         }
         if model.relation is not None:
             attributes["zr_a"], attributes["zr_b"] = model.relation
@@ -434,41 +340,38 @@ class _Run:
             first_time=plan.first_time,
             step=plan.step,
             interval_minutes=model.interval_minutes,
-            quality=self._decode.keep_quality,
+            quality=self.decoding.keep_quality,
             attributes=attributes,
             overwrite=self._overwrite,
             lock=self._lock,
         )
-        self._fit = _Fit(model.grid, model.interval_minutes, model.quantity, plan.file, model.relation)
+        self._fit = Fit.of_frame(model, plan.file)
         self._period = (plan.first_time, plan.first_time)
 
-    def _take(self, file: DecodedFile) -> None:
+    def _take(self, file: DecodedFile, decoder: FileDecoder) -> None:
         """Put the frames of one file where they belong, and note what became of it."""
-        outcome = _Outcome(file.reason)
-        frames: Iterable[DecodedFrame] = file.frames
-        if file.is_long:
-            frames = self._stream(file.path, outcome)
-        for frame in frames:
+        outcome = Outcome(file.reason)
+        for frame in self._parts(file, decoder, outcome) if file.is_long else file.frames:
             self._place(file.path, frame, outcome)
         if len(outcome.times) == 1:
-            self._compare_with_name(file.path, np.datetime64(outcome.times[0], "s"))
+            self._compare_with_name(file, np.datetime64(outcome.times[0], "s"))
         if file.missing_package is not None:
             self._missing_package = file.missing_package
         entry = outcome.entry(file)
         self._tally(entry, outcome)
-        if not _says_the_same(self._manifest.get(file.path), entry):
+        if not says_the_same(self._manifest.get(file.path), entry):
             self._open_writer.note(entry)
         self._manifest[file.path] = entry
 
-    def _stream(self, path: str, outcome: _Outcome) -> Iterator[DecodedFrame]:
-        try:
-            for frame in stream_frames(path, self._decode):
+    def _parts(self, file: DecodedFile, decoder: FileDecoder, outcome: Outcome) -> Iterator[DecodedFrame]:
+        for part in decoder.parts(file):
+            for frame in part.frames:
                 yield frame
                 self._commit_when_due()
-        except NowcastError as error:
-            outcome.refuse(f"{with_hint(error, path)}; the frames before that are kept")
+            if part.reason:
+                outcome.refuse(f"{part.reason}; the frames before that are kept")
 
-    def _place(self, path: str, frame: DecodedFrame, outcome: _Outcome) -> None:
+    def _place(self, path: str, frame: DecodedFrame, outcome: Outcome) -> None:
         writer = self._open_writer
         reason = self._fit.objection(frame)
         if reason:
@@ -510,10 +413,10 @@ class _Run:
             self._period = (when if when < first else first, when if when > last else last)
         return gap
 
-    def _compare_with_name(self, path: str, when: np.datetime64) -> None:
-        named = time_in_name(path)
-        if named is not None:
-            self._name_offsets.append((path, when, int((when - named) / np.timedelta64(60, "s"))))
+    def _compare_with_name(self, file: DecodedFile, when: np.datetime64) -> None:
+        if file.named_time is not None:
+            offset = int((when - file.named_time) / np.timedelta64(60, "s"))
+            self._name_offsets.append((file.path, when, offset))
 
     def _suspect_times(self) -> None:
         """Note frames whose time stands to their file's name as almost no other does."""
@@ -528,7 +431,7 @@ class _Run:
             if offset != usual
         ]
 
-    def _tally(self, entry: ManifestEntry, outcome: _Outcome) -> None:
+    def _tally(self, entry: ManifestEntry, outcome: Outcome) -> None:
         report = self.report
         report.files[entry.status] += 1
         report.stored += len(entry.times) - len(entry.replaced)
@@ -595,150 +498,20 @@ class _Run:
         )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What a new archive will be like."""
-
-    file: str
-    model: DecodedFrame
-    first_time: np.datetime64
-    step: np.timedelta64
-
-
-class _Fit:
-    """What every frame of the archive must have in common."""
-
-    def __init__(
-        self,
-        grid: Grid,
-        interval_minutes: float | None,
-        quantity: str,
-        file: str,
-        relation: tuple[float, float] | None,
-    ) -> None:
-        self._grid, self._interval_minutes, self._quantity, self._file = grid, interval_minutes, quantity, file
-        self._relation = relation
-
-    def objection(self, frame: DecodedFrame) -> str:
-        """Why a frame does not belong in the archive; empty where it does."""
-        if not _same_grid(self._grid, frame.grid):
-            return (
-                f"its grid is {describe_grid(frame.grid)}, that of the archive, from {self._file}, "
-                f"is {describe_grid(self._grid)}"
-            )
-        if frame.interval_minutes != self._interval_minutes:
-            return (
-                f"it is {_kind(frame.interval_minutes)}, the archive, from {self._file}, "
-                f"holds {_kind(self._interval_minutes)}"
-            )
-        if self._quantity and frame.quantity and frame.quantity != self._quantity:
-            return f"it holds {frame.quantity}, the archive, from {self._file}, is made of {self._quantity}"
-        if self._relation and frame.relation and frame.relation != self._relation:
-            return (
-                f"its rain rate is by {_formula(frame.relation)}, that of the archive, from {self._file}, "
-                f"by {_formula(self._relation)}"
-            )
-        return ""
+def _first_frames(file: DecodedFile, decoder: FileDecoder) -> Sequence[DecodedFrame]:
+    """The frames of a file, or enough of a long one to plan by."""
+    if not file.is_long:
+        return file.frames
+    frames: list[DecodedFrame] = []
+    for part in decoder.parts(file):
+        frames += part.frames
+        if len(frames) >= FRAMES_TO_PLAN:
+            break
+    return frames
 
 
-@dataclass
-class _Outcome:
-    """What becomes of the frames of one file."""
-
-    reason: str = ""
-    times: list[str] = field(default_factory=list)
-    replaced: list[str] = field(default_factory=list)
-    duplicates: int = 0
-    refusals: list[str] = field(default_factory=list)
-    changed: Counter[str] = field(default_factory=Counter)
-
-    def add(self, when: np.datetime64, series: Mapping[str, float], *, replaces: bool) -> None:
-        self.times.append(str(when))
-        if replaces:
-            self.replaced.append(str(when))
-        self.changed.update({name: int(series[f"n_{name}"]) for name in CHANGES if series.get(f"n_{name}")})
-
-    def refuse(self, reason: str) -> None:
-        self.refusals.append(reason)
-
-    def entry(self, file: DecodedFile) -> ManifestEntry:
-        reason = self.reason
-        if self.refusals:
-            more = f" (and {len(self.refusals) - 1} more frames)" if len(self.refusals) > 1 else ""
-            reason = f"{self.refusals[0]}{more}"
-        status: FileStatus = "stored" if self.times else "duplicate"
-        if reason:
-            status = "partial" if self.times or self.duplicates else "skipped"
-        stamp = file.stamp
-        return ManifestEntry(
-            file=file.path,
-            status=status,
-            sha256=stamp.sha256,
-            size=stamp.size,
-            modified_ns=stamp.modified_ns,
-            format=file.format,
-            times=tuple(self.times),
-            replaced=tuple(self.replaced),
-            duplicates=self.duplicates,
-            reason=reason,
-        )
-
-
-def _most_common(frames: Sequence[tuple[str, DecodedFrame]]) -> tuple[str, DecodedFrame]:
-    """The first frame of the largest group of frames that fit together."""
-    groups: list[list[tuple[str, DecodedFrame]]] = []
-    for item in frames:
-        group = next((group for group in groups if _fits(group[0][1], item[1])), None)
-        if group is None:
-            groups.append([item])
-        else:
-            group.append(item)
-    return max(groups, key=len)[0]
-
-
-def _together(times: Sequence[np.datetime64], longest_gap: np.timedelta64) -> list[np.datetime64]:
-    """The times of the largest group without a gap that is too long: one wrong date must not set the axis."""
-    ordered = np.sort(np.array(times, dtype="datetime64[s]"))
-    groups = np.split(ordered, np.flatnonzero(np.diff(ordered) > longest_gap) + 1)
-    return list(groups[int(np.argmax([group.size for group in groups]))])
-
-
-def _fits(model: DecodedFrame, frame: DecodedFrame) -> bool:
-    return not _Fit(model.grid, model.interval_minutes, model.quantity, "", model.relation).objection(frame)
-
-
-def _same_grid(one: Grid, other: Grid) -> bool:
-    same = one.crs_wkt == other.crs_wkt and np.array_equal(one.x, other.x) and np.array_equal(one.y, other.y)
-    return same or one.matches(other)
-
-
-def _step_of(model: DecodedFrame, blocks: Sequence[np.ndarray]) -> np.timedelta64:
-    """The step of the frames; where there is one time alone, the interval that its rate is the mean of."""
-    if np.unique(np.concatenate(blocks)).size == 1 and model.interval_minutes is not None:
-        return np.timedelta64(round(model.interval_minutes * 60), "s")
-    return infer_step(blocks)
-
-
-def _relation(attributes: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The Z-R relation that an archive records, if any."""
-    if "zr_a" not in attributes or "zr_b" not in attributes:
-        return None
-    return float(attributes["zr_a"]), float(attributes["zr_b"])
-
-
-def _formula(relation: tuple[float, float]) -> str:
-    return f"Z = {relation[0]:g} R^{relation[1]:g}"
-
-
-def _kind(interval_minutes: float | None) -> str:
-    return "an instantaneous rate" if interval_minutes is None else f"a mean over {interval_minutes:g} min"
-
-
-def _says_the_same(old: ManifestEntry | None, new: ManifestEntry) -> bool:
-    """Whether a file is refused again for the same reason: said once is enough."""
-    return old is not None and (old.sha256, old.reason) == (new.sha256, new.reason) and not new.times
-
-
-def _chain(first: Iterable[DecodedFile], rest: Iterator[DecodedFile]) -> Iterator[DecodedFile]:
-    yield from first
-    yield from rest
+def _later_times(paths: Sequence[str], model: DecodedFrame, decoder: FileDecoder) -> Iterator[np.ndarray]:
+    """Times of frames on the model's grid, of neighbouring files here and there."""
+    for group in spread_groups(paths):
+        frames = [frame for file in decoder.files(group) for frame in _first_frames(file, decoder)]
+        yield np.array([frame.encoded.time for frame in frames if same_grid(model.grid, frame.grid)], "datetime64[s]")

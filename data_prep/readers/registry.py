@@ -23,7 +23,7 @@ from nowcast.errors import ConfigError, DataError, NowcastError
 ENTRY_POINT_GROUP = "nowcast.readers"
 
 # The order matters where one format is a special case of another: the general ones come last.
-_BUILT_IN = (
+BUILT_IN = (
     "mch_gif",
     "fmi_pgm",
     "radolan",
@@ -158,7 +158,7 @@ def _detect(source: Source) -> Reader:
 
 @cache
 def _readers() -> dict[str, Reader]:
-    modules = (importlib.import_module(f"data_prep.readers.{name}") for name in _BUILT_IN)
+    modules = (importlib.import_module(f"data_prep.readers.{name}") for name in BUILT_IN)
     found = {module.READER.name: module.READER for module in modules}
     for point in entry_points(group=ENTRY_POINT_GROUP):
         extra = point.load()

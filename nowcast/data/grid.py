@@ -61,6 +61,10 @@ class Grid:
         rows, columns = shape
         return cls(left + (np.arange(columns) + 0.5) * dx, top - (np.arange(rows) + 0.5) * dy, _wkt(crs))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Thousands of frames come from workers with the same grid: it is sent by its contents and made once.
+        return _rebuilt, (self.x.tobytes(), self.y.tobytes(), self.crs_wkt)
+
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W)."""
@@ -175,6 +179,11 @@ class Grid:
         operation = self.crs.coordinate_operation
         method = "longitude and latitude" if operation is None else operation.method_name
         return f"{self.describe()} ({method}), corner at ({self.x[0] - dx / 2:.9g}, {self.y[0] + dy / 2:.9g})"
+
+
+@lru_cache(maxsize=64)
+def _rebuilt(x: bytes, y: bytes, crs_wkt: str) -> Grid:
+    return Grid(np.frombuffer(x, dtype=np.float64), np.frombuffer(y, dtype=np.float64), crs_wkt)
 
 
 # One file after the other names the same system, and parsing it costs as much as decoding a small frame.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data_prep import decode
+from data_prep import decode, workers
 from data_prep.ingest import IngestOptions, IngestReport, ingest
 from data_prep.quality import QualityOptions
 from data_prep.readers.options import ReadOptions
@@ -544,3 +546,139 @@ def test_grids_a_little_apart_are_told_apart_by_their_corners(tmp_path: Path) ->
         write_frames(tmp_path / "in" / f"{number}.nc", [at(number)], [field(number)], grid=grid)
     (reason,) = reasons(run(tmp_path / "in", tmp_path / "a.zarr")).values()
     assert "x = 3000300 m" in reason and "x = 3000000 m" in reason and "polar stereographic" in reason
+
+
+@pytest.mark.slow
+def test_the_same_long_file_is_shared_by_two_processes(tmp_path: Path) -> None:
+    numbers = [number for number in range(90) if number not in (5, 40)]
+    write_frames(tmp_path / "days.nc", [at(n) for n in numbers], [field(n) for n in numbers])
+    write_series(tmp_path / "in", [95, 96])
+    sources = [tmp_path / "days.nc", tmp_path / "in"]
+    ingest(sources, tmp_path / "one.zarr")
+    report = ingest(sources, tmp_path / "two.zarr", workers=2)
+    assert report.stored == 90 and report.files == {"stored": 3}
+    one, two = open_archive(tmp_path / "one.zarr"), open_archive(tmp_path / "two.zarr")
+    assert one.fingerprint == two.fingerprint
+    assert [entry.to_line() for entry in one.manifest()] == [entry.to_line() for entry in two.manifest()]
+    np.testing.assert_array_equal(two.frame(at(89)), field(89))
+
+
+def test_a_long_file_that_breaks_off_keeps_the_frames_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MAX_FRAMES", 3)
+    monkeypatch.setattr(workers, "FRAMES_PER_TASK", 4)
+    fields = [field(n) for n in range(9)]
+    fields[6][2, 2] = -7.0
+    write_frames(tmp_path / "month.nc", [at(n) for n in range(9)], fields)
+    report = run(tmp_path / "month.nc", tmp_path / "a.zarr")
+    assert report.stored == 6 and report.is_partial
+    assert "negative" in reasons(report)["month.nc"] and "frames before that are kept" in reasons(report)["month.nc"]
+
+
+def slow_to_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    reading = decode.read_frames
+
+    def read(path: str, **keywords: object) -> object:
+        while path.endswith(name):
+            time.sleep(0.01)
+        return reading(path, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decode, "read_frames", read)
+
+
+def test_a_reader_that_hangs_is_given_up_in_this_process_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "in", [0, 1, 2])
+    slow_to_read(monkeypatch, "frame_1.nc")
+    monkeypatch.setattr(workers, "TIME_LIMIT_S", 0.3)
+    report = run(tmp_path / "in", tmp_path / "a.zarr")
+    assert report.stored == 2 and reasons(report) == {"frame_1.nc": "reading it takes longer than 0.3 s"}
+
+
+def test_a_long_file_whose_reader_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a reader that knows no ranges, one frame after the other."""
+    path = write_frames(tmp_path / "month.nc", [at(n) for n in range(9)], [field(n) for n in range(9)])
+    frames = list(decode.read_frames(path))
+
+    def read(path: str, **keywords: object) -> object:
+        yield from frames[:7]
+        time.sleep(10)
+
+    monkeypatch.setattr(decode, "MAX_FRAMES", 5)
+    monkeypatch.setattr(decode, "read_frames", read)
+    monkeypatch.setattr(workers, "TIME_LIMIT_S", 0.3)
+    report = run(path, tmp_path / "a.zarr")
+    assert report.stored == 7 and "takes longer than 0.3 s" in reasons(report)["month.nc"]
+
+
+def test_an_alarm_that_somebody_else_set_is_left_alone(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 100)
+        run(tmp_path / "in", tmp_path / "a.zarr")
+        assert 0 < signal.setitimer(signal.ITIMER_REAL, 0)[0] <= 100
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_time_limit_must_be_positive(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    with pytest.raises(ConfigError, match="time limit must be positive, got 0 s"):
+        ingest([tmp_path / "in"], tmp_path / "a.zarr", time_limit_s=0)
+
+
+HANGING = (
+    "import ctypes, os, sys\n"
+    "from data_prep import decode, workers\n"
+    "original = workers.decode_file\n"
+    "def decode_file(path, options):\n"
+    "    while path.endswith('frame_2.nc'):\n"
+    "        # As a C library that hangs: Python's alarm is not heard.\n"
+    "        ctypes.PyDLL(None).sleep(60)\n"
+    "    return original(path, options)\n"
+    "workers.decode_file = decode_file\n"
+    "workers.GRACE_S = 1.0\n"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_library_that_hangs_costs_its_file_alone(tmp_path: Path, number: int) -> None:
+    write_series(tmp_path / "in", list(range(4)))
+    script = tmp_path / "ingest.py"
+    script.write_text(
+        HANGING + "if __name__ == '__main__':\n"
+        "    from data_prep.ingest import ingest\n"
+        f"    report = ingest([sys.argv[1]], sys.argv[2], workers={number}, time_limit_s=1)\n"
+        "    print(report.stored, report.skipped)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, str(script), str(tmp_path / "in"), str(tmp_path / "a.zarr")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 ") and "frame_2.nc" in done.stdout and "takes longer than 1 s" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_reader_that_hangs_on_a_cluster_costs_its_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    write_series(tmp_path / "in", list(range(4)))
+    setup = (
+        "import time\n"
+        "from data_prep import decode, workers\n"
+        "def decode_file(path, options):\n"
+        "    while path.endswith('frame_2.nc'):\n"
+        "        time.sleep(1)\n"
+        "    return decode.decode_file(path, options)\n"
+        "workers.decode_file = decode_file\n"
+    )
+    (tmp_path / "preload.py").write_text(setup)
+    monkeypatch.setattr(workers, "GRACE_S", 1.0)
+    # Brought back afterwards, should the script run in this process as well.
+    monkeypatch.setattr(workers, "decode_file", decode.decode_file)
+    preload = str(tmp_path / "preload.py")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, preload=preload
+    ) as cluster:
+        report = ingest([tmp_path / "in"], tmp_path / "a.zarr", scheduler=cluster.scheduler_address, time_limit_s=5)
+    assert report.stored == 3 and reasons(report) == {"frame_2.nc": "reading it takes longer than 5 s"}

@@ -29,7 +29,7 @@ import numpy as np
 
 from data_prep.cadence import time_in_name
 from data_prep.decode import DecodedFile, DecodedFrame, DecodeOptions, decode_file
-from data_prep.ingest import _fits
+from data_prep.fit import fits
 from data_prep.readers.options import ReadOptions
 from nowcast.data.plausibility import implausible_frames
 
@@ -183,7 +183,7 @@ def _compare(result: DecodedFile, sample: Sample, data: Path) -> tuple[str, str]
         return "skipped", result.reason or "it claims more frames than the file has"
     original = _original(sample, str(data))
     same = len(result.frames) == len(original) and all(
-        _fits(one, other)
+        fits(one, other)
         and (one.encoded.time, one.encoded.digest, one.quantity)
         == (other.encoded.time, other.encoded.digest, other.quantity)
         for one, other in zip(original, result.frames, strict=True)
@@ -200,7 +200,7 @@ def _report(
 ) -> tuple[str, str]:
     """Whether an ingest of the file among its undamaged neighbours would say that something is wrong."""
     for found, true in zip(frames, original, strict=True):
-        if not _fits(true, found):
+        if not fits(true, found):
             return "reported", "refused: grid, interval or quantity is not that of the other files"
         shift = found.encoded.time - true.encoded.time
         if shift % np.timedelta64(sample.step_minutes * 60, "s") or abs(shift) > LONGEST_GAP:
