@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ DEFAULT_PRESET = "moving_mnist_small"
 PUBLIC_TEST_SET_MD5 = "be083ec986bfe91a449d63653c411eb2"
 OUT_OF_DOMAIN_DIGITS = 3
 PICTURED = 4
+# Steps that no machine makes in a minute: the time ends the run, not they.
+MOST_STEPS_A_MINUTE = 6000
 EXIT_GATE = 10
 COLUMNS = (
     ("cross_entropy", "CE", ".1f"),
@@ -48,6 +51,12 @@ def command() -> None:
 @digits_option
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue this run folder where it stopped.")
 @click.option("--init-from", type=click.Path(path_type=Path), help="Start from the weights of this model.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Train for this wall time, annealed at its end, on a GPU if there is one; then evaluate, and leave scores, "
+    "pictures and half-precision weights in the run folder.",
+)
 @overwrite_option
 def train(
     source: str | None,
@@ -56,6 +65,7 @@ def train(
     digits: Path | None,
     resume: Path | None,
     init_from: Path | None,
+    minutes: float | None,
     overwrite: bool,
 ) -> None:
     """Train a forecaster on Moving MNIST (preset moving_mnist_small unless -c says otherwise)."""
@@ -64,7 +74,7 @@ def train(
     from nowcast.errors import ConfigError
 
     if resume is not None:
-        if source or overrides or output or digits or init_from:
+        if source or overrides or output or digits or init_from or minutes:
             raise ConfigError("--resume takes everything from the run folder", "give --resume RUN alone")
         remembered = _remembered(resume)
         config, run = config_from_dict(remembered["config"]), resume
@@ -74,13 +84,14 @@ def train(
     else:
         if output is None:
             raise ConfigError("no run folder given", "add -o RUN")
-        loaded = load_config(source or DEFAULT_PRESET, overrides=overrides)
+        loaded = load_config(source or DEFAULT_PRESET, overrides=[*_bound_by_time(minutes), *overrides])
         config, origins, run = loaded.config, dict(loaded.origins), output
         if is_first_process():
             require_free(run, "run", overwrite=overwrite, inputs=filter(None, (digits, init_from)))
     if resume is not None or not is_first_process():
         with run_log(run), saying_how_to_go_on(f"nowcast mnist train --resume {run}"):
             _train(config, run, digits, resume=resume is not None, init_from=init_from, origins=origins)
+            _leave_scores(config, run, digits)
         return
     with replacing(run, keep=has_checkpoint):
         run.mkdir(parents=True, exist_ok=True)
@@ -89,6 +100,34 @@ def train(
         goes_on = None if overwrite else f"nowcast mnist train --resume {run}"
         with run_log(run), saying_how_to_go_on(goes_on):
             _train(config, run, digits, resume=False, init_from=init_from, origins=origins)
+            _leave_scores(config, run, digits)
+
+
+def _bound_by_time(minutes: float | None) -> list[str]:
+    """Settings of a run that ends when its time is up."""
+    if minutes is None:
+        return []
+    return [f"training.max_minutes={minutes}", f"training.max_steps={math.ceil(MOST_STEPS_A_MINUTE * minutes)}"]
+
+
+def _leave_scores(config: Any, run: Path, digits: Path | None) -> None:
+    """After a run on a wall-clock budget: its scores, forecasts to look at, and half-precision weights."""
+    from dataclasses import replace
+
+    import torch
+
+    from nowcast.models.bundle import load_bundle
+
+    if config.training.max_minutes is None or not is_first_process():
+        return
+    bundle = load_bundle(run)
+    report = evaluation(run, digits=digits, figure=run / "forecasts.png")
+    (run / "scores.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    rounded = replace(bundle, provenance=dict(bundle.provenance) | {"precision": "float16"})
+    half = rounded.save(run / "half", dtype=torch.float16)
+    megabytes = sum(path.stat().st_size for path in half.iterdir()) / 1e6
+    _print(report)
+    click.echo(f"{run}: scores.json, forecasts.png, curves.png; half-precision weights: {half} ({megabytes:.1f} MB)")
 
 
 def _train(
@@ -155,16 +194,38 @@ def evaluate(
 
     Without --test the set is generated once from the model's own settings and a fixed seed, and kept in the cache.
     """
-    import torch
-
     from nowcast.data.outputs import require_free
-    from nowcast.models.bundle import load_bundle
-    from nowcast.training.moving_mnist import FixedSequences, load_sequences
-    from nowcast.training.moving_mnist_scores import anchor_scores, cross_entropy_skill, forecast_picture, net_scores
 
     limits = _limits(fail_above)
     if figure is not None:
         require_free(figure, "file", overwrite=overwrite, inputs=[model, *filter(None, (test, digits))])
+    report = evaluation(model, test=test, digits=digits, sequences=sequences, figure=figure)
+    if as_json:
+        echo_json(report)
+    else:
+        _print(report)
+    scores = report["model"]
+    missed = [f"{name} {scores[name]:.4g} is above {limit:g}" for name, limit in limits.items() if scores[name] > limit]
+    if missed:
+        click.echo("; ".join(missed), err=True)
+        sys.exit(EXIT_GATE)
+
+
+def evaluation(
+    model: Path,
+    *,
+    test: Path | None = None,
+    digits: Path | None = None,
+    sequences: int | None = None,
+    figure: Path | None = None,
+) -> dict[str, Any]:
+    """Scores of a model and of the anchors on one test set, and what is to be known of the set; draws the figure."""
+    import torch
+
+    from nowcast.models.bundle import load_bundle
+    from nowcast.training.moving_mnist import FixedSequences, load_sequences
+    from nowcast.training.moving_mnist_scores import anchor_scores, cross_entropy_skill, forecast_picture, net_scores
+
     bundle = load_bundle(model)
     _require_moving_mnist(bundle, model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -182,9 +243,9 @@ def evaluate(
         "anchors": anchors,
         "test_set": described | {"sequences": len(chosen), "comparability": _comparability(described)},
         "bundle": str(model),
-        "steps": bundle.provenance.get("steps"),
-        "seed": bundle.provenance.get("seed"),
-        "device": bundle.provenance.get("device"),
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "max_minutes": bundle.config.training.max_minutes,
+        **{name: bundle.provenance.get(name) for name in ("steps", "seed", "device", "torch")},
     }
     if test is None:
         other = _own_set(bundle, digits, (OUT_OF_DOMAIN_DIGITS,))
@@ -193,14 +254,7 @@ def evaluate(
     if figure is not None:
         _save_picture(forecast_picture(net, chosen, range(min(PICTURED, len(chosen))), device=device), figure)
         report["figure"] = str(figure)
-    if as_json:
-        echo_json(report)
-    else:
-        _print(report)
-    missed = [f"{name} {scores[name]:.4g} is above {limit:g}" for name, limit in limits.items() if scores[name] > limit]
-    if missed:
-        click.echo("; ".join(missed), err=True)
-        sys.exit(EXIT_GATE)
+    return report
 
 
 @command.command()

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from nowcast.config import Config, config_from_dict
 from nowcast.data.normalize import Normalizer
@@ -90,14 +91,19 @@ class Bundle:
         """How the net's outputs are read: the one way from logits to rain rates."""
         return make_head(self.config.model, self.normalizer, self.decision_levels)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the bundle as a folder, atomically; an older bundle there is replaced."""
+    def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
+        """Write the bundle as a folder, atomically; an older bundle there is replaced.
+
+        Args:
+            dtype: What the weights are rounded to, to save space: `torch.float16` halves it. They are read back as
+                they are used, in single precision.
+        """
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             draft = Path(scratch) / "new"
             draft.mkdir()
-            weights = {name: value.detach().cpu().contiguous() for name, value in self.net.state_dict().items()}
+            weights = {name: _rounded(value.detach().cpu(), dtype) for name, value in self.net.state_dict().items()}
             save_file(weights, draft / WEIGHTS)
             (draft / DESCRIPTION).write_text(json.dumps(self._describe(), indent=2) + "\n", encoding="utf-8")
             if folder.exists():
@@ -118,6 +124,10 @@ class Bundle:
             "chance_map": None if self.chance_map is None else self.chance_map.to_dict(),
             "provenance": dict(self.provenance),
         }
+
+
+def _rounded(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return (value if dtype is None or not value.is_floating_point() else value.to(dtype)).contiguous()
 
 
 def find_bundle(path: str | Path) -> Path:

@@ -127,6 +127,39 @@ def test_what_does_not_fit_is_refused(run, digits, tmp_path):
     assert isinstance(mnist("sample", "-o", str(tmp_path / "frames.mp4")).exception, ConfigError)
 
 
+def test_a_wall_clock_budget_trains_scores_and_leaves_half_precision_weights(digits, tmp_path):
+    from nowcast.models.bundle import load_bundle
+
+    settings = [part for text in SMALL if "max_steps" not in text for part in ("--set", text)]
+    folder = tmp_path / "run"
+    result = mnist("train", *settings, "--minutes", "0.02", "-o", str(folder), "--digits", str(digits))
+    assert result.exit_code == 0, result.output
+    bundle = load_bundle(folder)
+    assert 1 <= bundle.provenance["steps"] <= bundle.config.training.max_steps == 120
+    assert {"curves.png", "forecasts.png", "scores.json"} <= {path.name for path in folder.iterdir()}
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores["model"]["cross_entropy"] > 0 and scores["three_digits"]["cross_entropy"] > 0
+    assert scores["max_minutes"] == 0.02 and scores["test_set"]["seed"] == 2015 and scores["device"].startswith("cpu")
+    again = json.loads(mnist("evaluate", str(folder / "half"), "--digits", str(digits), "--json").stdout)
+    assert again["model"]["cross_entropy"] == pytest.approx(scores["model"]["cross_entropy"], rel=1e-3)
+    assert "three digits, out of domain" in result.output and "half-precision weights" in result.output
+
+
+def test_the_weights_of_the_net_of_2015_fit_into_16_megabytes_at_half_precision(tmp_path):
+    import torch
+
+    from nowcast.config import load_config
+    from nowcast.models.bundle import Bundle
+    from nowcast.models.registry import build_forecaster
+    from nowcast.training.moving_mnist import IMAGE_SCALE
+
+    config = load_config("moving_mnist", environment={}).config
+    net = build_forecaster(config, 1)
+    assert sum(parameter.numel() for parameter in net.parameters()) == 7_585_296
+    half = Bundle(net, config, IMAGE_SCALE, 1, None, None).save(tmp_path / "half", dtype=torch.float16)
+    assert sum(path.stat().st_size for path in half.iterdir()) <= 16e6
+
+
 def test_a_rain_model_is_sent_elsewhere(run, tmp_path):
     import shutil
 

@@ -119,3 +119,14 @@ def test_a_map_of_chances_travels_along_and_belongs_to_the_thresholds_of_the_hea
     assert load_bundle(saved.save(tmp_path / "model")).chance_map == saved.chance_map
     with pytest.raises(ConfigError, match=r"thresholds \(1.0, 3.0\) mm/h, the model says the chances of \(0.5, 2.0\)"):
         bundle(chance_map=ChanceMap((1.0, 3.0), said, happened))
+
+
+def test_weights_in_half_precision_take_half_the_space_and_forecast_almost_the_same(tmp_path):
+    whole = bundle()
+    half = whole.save(tmp_path / "half", dtype=torch.float16)
+    sizes = [(path / WEIGHTS).stat().st_size for path in (whole.save(tmp_path / "whole"), half)]
+    assert sizes[1] < 0.75 * sizes[0]  # the names of the weights take their place too
+    loaded, frames = load_bundle(half).net, torch.rand(1, 3, 2, 9, 7)
+    assert all(value.dtype == torch.float32 for value in loaded.state_dict().values())
+    difference = (loaded(frames, 2) - whole.net(frames, 2)).abs().max()
+    assert 0 < difference < 1e-3  # float16 keeps 11 bits
