@@ -1,30 +1,54 @@
 """WithBase: a net on top of a forecast that is there from the first step, so that it need only add to it.
 
-The base is a logistic regression on the last frame, blurred over ever larger neighbourhoods: rain that covers much of
-a neighbourhood is likely to be at its middle, and small rain is soon forgotten. In the moving frame it is a
-probabilistic extrapolation whose small scales decay, as S-PROG's do (Seed 2003,
-doi 10.1175/1520-0450(2003)042<0381:ADASAA>2.0.CO;2).
+The base is a logistic regression for each lead time and threshold. It sees how much of ever larger neighbourhoods
+reached the threshold and how hard it rained there, in the last frame and on average before it, and the rain as it
+fades scale by scale. In the moving frame that is a probabilistic extrapolation whose small scales decay, as S-PROG's do
+(Seed 2003, doi 10.1175/1520-0450(2003)042<0381:ADASAA>2.0.CO;2), calibrated on the training rain. `fit` finds
+its weights by Newton's method before the first step of the net.
 
-Shapes: B batch, T frames in, L frames out, K thresholds, S scales, H rows, W columns.
+Shapes: B batch, T frames in, L frames out, K thresholds, F features, H rows, W columns.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nowcast.models.base_features import SCALES, faded, neighbourhood_means, without_gaps
 from nowcast.models.blocks import ForecastNet
+from nowcast.models.logistic import fit_logistic
 
-# Sides of the neighbourhoods [pixels], odd so that they are centred.
-SCALES = (1, 3, 7, 15, 31, 63)
-# Shares are multiplied by this, so that the regression learns at the learning rate of a net.
-GAIN = 8.0
 # Normalised values this close to a threshold are at it.
 ROUNDING = 1e-6
+# Features of the faded field: its value, and how far it is above the threshold.
+FADED = 2
+# The prior on standardised weights: pixels of one storm are not independent, so it counts more than a few of them.
+PENALTY = 20.0
+# A regression with fewer events than this stays at the climatology.
+FEWEST_EVENTS = 20
+SMALLEST_SPREAD = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the base sees of a batch.
+
+    Attributes:
+        values: (B, 2 S, H, W) mean rain of the neighbourhoods, in the last frame and before it.
+        faded: (B, L, H, W).
+        last, before: (B, 1, H, W) and (B, T - 1, H, W) values, for the shares above a threshold.
+        valid: (B, 1, H, W) of the last frame.
+    """
+
+    values: Tensor
+    faded: Tensor
+    last: Tensor
+    before: Tensor
+    valid: Tensor
 
 
 class WithBase(nn.Module):
@@ -33,7 +57,7 @@ class WithBase(nn.Module):
     Args:
         net: A forecaster of this package; the weights of its output layer are set to zero.
         borders: Thresholds as normalised values, ascending, one for each output channel; none for a mean head, which
-            regresses on the values themselves.
+            regresses on the values alone.
         num_leads: Lead times with weights of their own; the last ones serve the leads beyond.
     """
 
@@ -41,14 +65,18 @@ class WithBase(nn.Module):
         super().__init__()
         if not isinstance(net, ForecastNet):
             raise ValueError(f"a base needs a forecaster of this package under it, got {type(net).__name__}")
-        if len(borders) not in (0, net.output.out_channels):
-            raise ValueError(f"{len(borders)} borders for {net.output.out_channels} output channels")
+        channels = net.output.out_channels
+        if len(borders) not in (0, channels):
+            raise ValueError(f"{len(borders)} borders for {channels} output channels")
         nn.init.zeros_(net.output.convolution.weight)
         self.net = net
         self.num_leads = num_leads
+        features = (4 if borders else 2) * len(SCALES) + FADED
         self.register_buffer("borders", torch.tensor([float(border) - ROUNDING for border in borders]))
-        self.weight = nn.Parameter(torch.zeros(num_leads, net.output.out_channels, len(SCALES)))
-        self.bias = nn.Parameter(torch.zeros(num_leads, net.output.out_channels))
+        self.register_buffer("center", torch.zeros(num_leads, channels, features))
+        self.register_buffer("spread", torch.ones(num_leads, channels, features))
+        self.weight = nn.Parameter(torch.zeros(num_leads, channels, features))
+        self.bias = nn.Parameter(torch.zeros(num_leads, channels))
 
     def forward(self, frames: Tensor, num_frames: int) -> Tensor:
         """Forecast (B, num_frames, K, H, W) in [0, 1] after frames (B, T, C, H, W)."""
@@ -56,38 +84,107 @@ class WithBase(nn.Module):
 
     def forward_logits(self, frames: Tensor, num_frames: int) -> Tensor:
         """The forecast before the sigmoid, nested along K."""
-        logits = self.net.forward_logits(frames, num_frames) + self.base_logits(frames[:, -1], num_frames)  # type: ignore[operator]
+        logits = self.net.forward_logits(frames, num_frames) + self.base_logits(frames, num_frames)  # type: ignore[operator]
         # The sum of nested logits and a base need not be nested. Slice by slice: cummin is slow on the CPU.
         return torch.stack(list(itertools.accumulate(logits.unbind(dim=-3), torch.minimum)), dim=-3)
 
-    def base_logits(self, last: Tensor, num_frames: int) -> Tensor:
-        """What the base adds, (B, num_frames, K, H, W), of the last frame (B, C, H, W)."""
-        leads = torch.arange(num_frames, device=last.device).clamp(max=self.num_leads - 1)
-        shares = neighbourhood_shares(last, self.borders)  # type: ignore[arg-type]
-        logits = torch.einsum("lks,bkshw->blkhw", self.weight[leads], GAIN * shares)
-        return logits + self.bias[leads][..., None, None]
+    def base_logits(self, frames: Tensor, num_frames: int) -> Tensor:
+        """What the base adds, (B, num_frames, K, H, W), after frames (B, T, C, H, W)."""
+        leads = torch.arange(num_frames, device=frames.device).clamp(max=self.num_leads - 1)
+        weight = self.weight[leads] / self.spread[leads]  # type: ignore[index]
+        bias = self.bias[leads] - (weight * self.center[leads]).sum(dim=-1)  # type: ignore[index]
+        seen = self._seen(frames, num_frames)
+        logits = []
+        for k in range(weight.shape[1]):
+            near = self._near(seen, k)
+            fixed = torch.einsum("lf,bfhw->blhw", weight[:, k, :-FADED], near)
+            value, above = self._faded(seen, k)
+            with_lead = weight[:, k, -FADED:, None, None]
+            logits.append(fixed + with_lead[:, 0] * value + with_lead[:, 1] * above + bias[:, k, None, None])
+        return torch.stack(logits, dim=2)
 
     def set_output_bias(self, mean: float | Sequence[float]) -> None:
         """Start the output at the climatology."""
         self.net.set_output_bias(mean)  # type: ignore[operator]
 
+    @torch.no_grad()
+    def fit(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]], *, pixels: int, seed: int) -> None:
+        """Give the base the weights of a logistic regression on some pixels of some samples.
 
-def neighbourhood_shares(frame: Tensor, borders: Tensor) -> Tensor:
-    """Share of the measured pixels about each pixel that reach a threshold, (B, K, S, H, W), of a frame (B, C, H, W).
+        Args:
+            samples: Frames (B, T, C, H, W), events (B, L, K, H, W) in [0, 1] and their validity (B, L, 1, H, W),
+                with as many lead times as the base has.
+            pixels: How many to draw of each batch, uniformly from those measured in the last frame.
+            seed: Of the draw.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        rows = [self._drawn(*sample, pixels, generator) for sample in samples]
+        start = self._climatology_logits()
+        for k in range(self.weight.shape[1]):
+            near = torch.cat([row[0][k] for row in rows])
+            for lead in range(self.num_leads):
+                fading = torch.cat([row[1][k][:, :, lead] for row in rows])
+                events = torch.cat([row[2][:, lead, k] for row in rows])
+                known = torch.cat([row[3][:, lead] for row in rows]) > 0
+                self._fit_one(lead, k, torch.cat([near, fading], dim=1)[known], events[known], start[k])
 
-    Channel 0 is the normalised value, channel 1, if there is one, its validity. Without borders: the mean value.
-    Zero where nothing near is measured.
-    """
-    value = frame[:, :1].float()
-    valid = frame[:, 1:2].float() if frame.shape[1] > 1 else torch.ones_like(value)
-    events = value if borders.numel() == 0 else (value >= borders.view(-1, 1, 1)).to(value.dtype)
-    measured = torch.cat([events * valid, valid], dim=1)
-    means = torch.stack([_box_mean(measured, side) for side in SCALES], dim=2)
-    return means[:, :-1] / means[:, -1:].clamp(min=1e-6)
+    def _fit_one(self, lead: int, k: int, features: Tensor, events: Tensor, start: Tensor) -> None:
+        happened = float(events.sum())
+        if not FEWEST_EVENTS <= happened <= len(events) - FEWEST_EVENTS:
+            return
+        center, spread = features.mean(dim=0), features.std(dim=0).clamp(min=SMALLEST_SPREAD)
+        weight, bias = fit_logistic((features - center) / spread, events, PENALTY)
+        self.center[lead, k], self.spread[lead, k] = center, spread  # type: ignore[operator]
+        self.weight[lead, k], self.bias[lead, k] = weight, bias - start
 
+    def _climatology_logits(self) -> Tensor:
+        """The logits (K,) that the net gives before it has learnt anything: its output bias."""
+        shape = (1, 1, self.net.in_channels, self.net.multiple, self.net.multiple)  # type: ignore[arg-type, union-attr]
+        output = self.net.output
+        features = torch.zeros(1, 1, output.convolution.in_channels, *shape[-2:])  # type: ignore[union-attr]
+        return output(features)[0, 0, :, 0, 0]  # type: ignore[operator]
 
-def _box_mean(fields: Tensor, side: int) -> Tensor:
-    """Mean over the part of a centred box that lies inside the grid, of (B, C, H, W); one axis after the other."""
-    half = side // 2
-    rows = F.avg_pool2d(fields, (side, 1), stride=1, padding=(half, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, half), count_include_pad=False)
+    def _drawn(
+        self, frames: Tensor, events: Tensor, valid: Tensor, pixels: int, generator: torch.Generator
+    ) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+        """Features and events of some pixels: K times (N, F), K times (N, FADED, L), (N, L, K) and (N, L)."""
+        seen = self._seen(frames, self.num_leads)
+        places = seen.valid.flatten().nonzero().squeeze(1)
+        chosen = places[torch.randperm(len(places), generator=generator)[:pixels]]
+
+        def at(fields: Tensor) -> Tensor:  # (B, ..., H, W) -> (N, ...)
+            return fields.movedim((-2, -1), (1, 2)).flatten(0, 2)[chosen]
+
+        channels = range(self.weight.shape[1])
+        near = [at(self._near(seen, k)) for k in channels]
+        fading = [torch.stack([at(part) for part in self._faded(seen, k)], dim=1) for k in channels]
+        return near, fading, at(events), at(valid[:, :, 0])
+
+    @torch.no_grad()
+    def _seen(self, frames: Tensor, num_frames: int) -> _Seen:
+        values = frames[:, :, 0].float()
+        valid = frames[:, :, 1].float() if frames.shape[2] > 1 else torch.ones_like(values)
+        values, last_valid = without_gaps(values, valid), valid[:, -1:]
+        means = neighbourhood_means(values, last_valid)
+        before = means[:, :-1].mean(dim=1) if means.shape[1] > 1 else means[:, -1]
+        return _Seen(
+            torch.cat([means[:, -1], before], dim=1),
+            faded(means, last_valid, num_frames),
+            values[:, -1:],
+            values[:, :-1] if means.shape[1] > 1 else values,
+            last_valid,
+        )
+
+    @torch.no_grad()
+    def _near(self, seen: _Seen, k: int) -> Tensor:
+        """Features (B, F - FADED, H, W) of output channel k that are the same for all lead times."""
+        if self.borders.numel() == 0:  # type: ignore[operator]
+            return seen.values
+        border = self.borders[k]  # type: ignore[index]
+        shares = [(seen.last >= border).float(), (seen.before >= border).float().mean(dim=1, keepdim=True)]
+        return torch.cat([neighbourhood_means(torch.cat(shares, dim=1), seen.valid).flatten(1, 2), seen.values], dim=1)
+
+    def _faded(self, seen: _Seen, k: int) -> Iterator[Tensor]:
+        """Features (B, L, H, W) of output channel k, one after the other, that differ between lead times."""
+        yield seen.faded
+        yield (seen.faded - (self.borders[k] if self.borders.numel() else 0.0)).clamp(min=0)  # type: ignore[index, operator]

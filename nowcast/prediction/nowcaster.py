@@ -17,6 +17,7 @@ import torch
 
 from nowcast.data.climate import RainClimate
 from nowcast.data.grid import Grid
+from nowcast.data.motion import estimate_motion
 from nowcast.errors import ConfigError, DataError, MismatchError
 from nowcast.models.bundle import DESCRIPTION, WEIGHTS, Bundle, find_bundle, load_bundle
 from nowcast.models.heads import Exceedance
@@ -26,6 +27,7 @@ from nowcast.models.noise import WithNoise, draw_noise
 
 # A model learns the motion of a pixel a step: another pixel size or step is another motion.
 PIXEL_SIZE_TOLERANCE = 0.01
+ROUNDING = 1e-12
 # Decision levels lie strictly between never and always.
 LEVEL_RANGE = (1e-6, 1.0 - 1e-6)
 
@@ -178,9 +180,8 @@ class Nowcaster:
                 f"{self.name} forecasts one field and no probabilities", "train a model with model.head=exceedance"
             )
         (output,) = self._outputs(frames, num_leads, [None])
-        chances = torch.sigmoid(output.logits.float()).cpu().numpy()
-        placed = np.stack([output.placed(chances[:, k]) for k in range(chances.shape[1])], axis=1)
-        return self._read(output), self.calibrated(placed)
+        logits = output.placed_logits()
+        return self._events(output, logits), self.calibrated(torch.sigmoid(torch.from_numpy(logits)).numpy())
 
     def calibrated(self, chances: np.ndarray) -> np.ndarray:
         """Chances (L, K, H, W) of the model's thresholds as they came true; as they are where it is not calibrated."""
@@ -191,7 +192,8 @@ class Nowcaster:
         if frames.shape[0] < self.input_frames:
             raise DataError(f"the model needs {self.input_frames} frames, got {frames.shape[0]}")
         recent = np.asarray(frames[-self.input_frames :], dtype=np.float32)
-        seen, motion = into_moving_frame(recent) if self.in_moving_frame else (recent, None)
+        motion = estimate_motion(recent) if self.in_moving_frame else None
+        seen = recent if motion is None else into_moving_frame(recent, motion)
         inputs = rain_inputs(seen, self.bundle.normalizer).unsqueeze(0).to(self.device)
         for fields in noise:
             given = () if fields is None else (fields,)
@@ -201,9 +203,24 @@ class Nowcaster:
 
     def _read(self, output: _Output) -> np.ndarray:
         head = self.bundle.head
-        if isinstance(head, Exceedance) and self.bundle.keeps_area:
-            head = replace(head, decision_levels=area_levels(output.logits, output.last, head.thresholds_mm_h))
+        if isinstance(head, Exceedance):
+            return self._events(output, output.placed_logits())
         return output.placed(head.rain_rate(output.logits))
+
+    def _events(self, output: _Output, logits: np.ndarray) -> np.ndarray:
+        """Rain rates of an exceedance head's logits (L, K, H, W).
+
+        Events are decided where the rain will be: carried afterwards, small showers would be smoothed away.
+        """
+        head = self.bundle.head
+        assert isinstance(head, Exceedance)
+        if self.bundle.keeps_area:
+            moved = np.broadcast_to(output.last, (len(logits), *output.last.shape))
+            moved = moved if output.motion is None else out_of_moving_frame(moved, output.motion)
+            head = replace(head, decision_levels=area_levels(logits, moved, head.thresholds_mm_h))
+        unknown = np.isnan(logits[:, 0])
+        fields = head.rain_rate(torch.from_numpy(np.where(np.isnan(logits), -np.inf, logits)))
+        return np.where(unknown, np.float32(np.nan), fields)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,6 +235,11 @@ class _Output:
         """Fields (L, H, W) in the net's frame of reference, where they will be, and missing where nobody knows."""
         fields = np.where(np.isnan(self.last), np.float32(np.nan), fields)
         return fields if self.motion is None else out_of_moving_frame(fields, self.motion)
+
+    def placed_logits(self) -> np.ndarray:
+        """The logits (L, K, H, W) float32 where they will be, NaN where nobody knows."""
+        logits = self.logits.float().cpu().numpy()
+        return np.stack([self.placed(logits[:, k]) for k in range(logits.shape[1])], axis=1)
 
 
 def _digest(folder: Path) -> str:
@@ -235,22 +257,24 @@ def _generator(seed: int, member: int) -> torch.Generator:
 
 
 def area_levels(
-    logits: torch.Tensor, last: np.ndarray, thresholds_mm_h: Sequence[float]
+    logits: np.ndarray, moved: np.ndarray, thresholds_mm_h: Sequence[float]
 ) -> tuple[tuple[float, ...], ...]:
-    """Decision levels, a row a lead time, at which each event covers as many pixels as it does in the last frame.
+    """Decision levels, a row a lead time, at which each event covers as many pixels as in the last frame moved on.
 
-    It needs no observation and holds in any rain climate, but knows nothing of growth and decay. Only measured
-    pixels count.
+    It needs no observation and holds in any rain climate, but knows nothing of growth and decay. Only pixels that are
+    known count.
 
     Args:
-        logits: (L, K, H, W) of an exceedance head, in the frame of reference of `last`.
-        last: (H, W) rain rates [mm/h], NaN where missing.
+        logits: (L, K, H, W) of an exceedance head, NaN where unknown.
+        moved: (L, H, W) rain rates of the last frame where they will be [mm/h], NaN in the same pixels.
     """
-    measured = ~np.isnan(last)
-    chances = torch.sigmoid(logits.double()).cpu().numpy()[..., measured]
-    levels = np.full(chances.shape[:2], LEVEL_RANGE[1])
-    for k, threshold in enumerate(thresholds_mm_h):
-        events = int(np.count_nonzero(last[measured] >= threshold))
-        if events:
-            levels[:, k] = np.partition(chances[:, k], -events, axis=-1)[:, -events]
+    levels = np.full(logits.shape[:2], LEVEL_RANGE[1])
+    for lead, rain_rate in enumerate(moved):
+        known = ~np.isnan(rain_rate) & ~np.isnan(logits[lead, 0])
+        for k, threshold in enumerate(thresholds_mm_h):
+            events = int(np.count_nonzero(rain_rate[known] >= threshold))
+            if events:
+                weakest = np.partition(logits[lead, k][known], -events)[-events]
+                # A little lower: a sigmoid taken alone and one taken of many differ in the last digit.
+                levels[lead, k] = torch.sigmoid(torch.tensor(weakest, dtype=torch.float64)) * (1 - ROUNDING)
     return tuple(tuple(float(level) for level in row) for row in np.clip(levels, *LEVEL_RANGE))

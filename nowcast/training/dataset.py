@@ -1,16 +1,12 @@
-"""Archives packed for training, and SequenceDataset: windows and crops of them as batches.
+"""SequenceDataset: windows and crops of packed archives as batches.
 
-A packed archive is one memory-mapped array made once; from then on training needs neither Zarr nor the archive.
 Which windows there are is decided in `nowcast.data.windows`; how values become tensors in `nowcast.models.inputs`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,161 +15,15 @@ import numpy as np
 
 from nowcast.config import DataConfig
 from nowcast.data.climate import RainClimate
-from nowcast.data.grid import Grid
 from nowcast.data.normalize import Normalizer
-from nowcast.data.resample import Resampler
 from nowcast.data.windows import Q_MIN, Q_SLOPE, SPLITS, Split, require_windows, split_windows, window_starts
 from nowcast.errors import ConfigError, DataError
 from nowcast.models.inputs import Batch, rain_inputs, rain_targets
 from nowcast.models.moving_frame import future_into_moving_frame, into_moving_frame
+from nowcast.training.motions import Motions
+from nowcast.training.packed import PIXEL_SIZE_TOLERANCE, Archive, PackedArchive
 
 log = logging.getLogger(__name__)
-
-ARRAY = "rain_rate.npy"
-DESCRIPTION = "packed.json"
-# Pixel sizes that differ by less than this are one: FMI's 0.9997 km and MeteoSwiss's 1 km.
-PIXEL_SIZE_TOLERANCE = 0.01
-
-
-class Archive(Protocol):
-    """What packing needs of an archive."""
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def grid(self) -> Grid: ...
-
-    @property
-    def step(self) -> np.timedelta64: ...
-
-    @property
-    def times(self) -> np.ndarray: ...
-
-    @property
-    def present(self) -> np.ndarray: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def is_synthetic(self) -> bool: ...
-
-    def rain_rate(self, start: int, stop: int) -> np.ndarray: ...
-
-
-@dataclass(frozen=True, eq=False)
-class PackedArchive:
-    """An archive as one array on disk.
-
-    Attributes:
-        name: Where it came from, for messages.
-        rain_rate: (T, H, W) float32 [mm/h], memory-mapped, NaN where missing.
-        present: (T,) bool.
-        first_time: Valid time of frame 0, datetime64[s].
-        step_seconds: Cadence.
-        grid: Where the pixels are.
-        fingerprint: That of the archive.
-        synthetic: Whether the rain was generated.
-        folder: Where the array is.
-    """
-
-    name: str
-    rain_rate: np.ndarray
-    present: np.ndarray
-    first_time: np.datetime64
-    step_seconds: float
-    grid: Grid
-    fingerprint: str
-    synthetic: bool
-    folder: Path
-
-
-def pack_archive(
-    archive: Archive,
-    cache: str | Path,
-    *,
-    pixel_size_km: tuple[float, float] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> PackedArchive:
-    """The packed copy of an archive, made in the folder `cache` unless it is there already.
-
-    The copy is found by the archive's fingerprint, so a changed archive is packed anew. Written atomically. With
-    `pixel_size_km` (dy, dx) an archive of another pixel size is resampled to it by area.
-    """
-    resampler = None
-    if pixel_size_km is not None and not np.allclose(archive.grid.pixel_size_km, pixel_size_km, PIXEL_SIZE_TOLERANCE):
-        resampler = Resampler.to_pixel_size(archive.grid, pixel_size_km)
-    size = "" if resampler is None else "-" + "x".join(f"{side:.4g}" for side in resampler.grid.pixel_size_km)
-    folder = Path(cache) / (archive.fingerprint[:24] + size)
-    if not (folder / DESCRIPTION).is_file():
-        _write_packed(archive, folder, resampler, on_progress)
-    return open_packed(folder)
-
-
-def _write_packed(
-    archive: Archive, folder: Path, resampler: Resampler | None, on_progress: Callable[[int, int], None] | None
-) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    grid = archive.grid if resampler is None else resampler.grid
-    shape = (len(archive.times), *grid.shape)
-    with tempfile.TemporaryDirectory(prefix=".packing-", dir=folder.parent) as scratch:
-        draft = Path(scratch) / "packed"
-        draft.mkdir()
-        array = np.lib.format.open_memmap(draft / ARRAY, mode="w+", dtype=np.float32, shape=shape)
-        for index in range(shape[0]):
-            field_ = archive.rain_rate(index, index + 1)[0] if archive.present[index] else None
-            array[index] = np.nan if field_ is None else field_ if resampler is None else resampler(field_)
-            if on_progress is not None:
-                on_progress(index + 1, shape[0])
-        array.flush()
-        del array
-        description = {
-            "name": str(archive.path),
-            "grid": grid.to_dict(),
-            "step_seconds": int(archive.step / np.timedelta64(1, "s")),
-            "first_time": str(archive.times[0].astype("datetime64[s]")),
-            "present": [int(flag) for flag in archive.present],
-            "fingerprint": archive.fingerprint,
-            "synthetic": archive.is_synthetic,
-        }
-        (draft / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
-        try:
-            draft.rename(folder)
-        except OSError:  # somebody else packed the same archive meanwhile; theirs is as good
-            if not (folder / DESCRIPTION).is_file():
-                raise
-
-
-def open_packed(folder: str | Path) -> PackedArchive:
-    """A packed archive, memory-mapped.
-
-    Raises:
-        DataError: The folder is not one, or its array was cut short.
-    """
-    folder = Path(folder)
-    try:
-        values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        array = np.load(folder / ARRAY, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} is not a packed archive: {error}", "remove it; it will be packed again") from error
-    return PackedArchive(
-        values["name"],
-        array,
-        np.array(values["present"], dtype=bool),
-        np.datetime64(values["first_time"], "s"),
-        float(values["step_seconds"]),
-        Grid.from_dict(values["grid"]),
-        values["fingerprint"],
-        bool(values["synthetic"]),
-        folder,
-    )
-
-
-def default_cache() -> Path:
-    """Where packed archives are kept unless said otherwise: `$XDG_CACHE_HOME/nowcast` or `~/.cache/nowcast`."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "nowcast"
 
 
 class BatchSource(Protocol):
@@ -196,7 +46,7 @@ class SequenceDataset:
         archive, start, row, column: One entry for each sample, int64.
         weights: Chance of each sample in rain-weighted training, or None for uniform.
         height, width: Size of a crop.
-        moving: Whether samples are seen in the moving frame (`nowcast.models.moving_frame`).
+        motions: Of each archive, for samples in the moving frame (`nowcast.models.moving_frame`); else none.
     """
 
     archives: Sequence[PackedArchive]
@@ -210,7 +60,7 @@ class SequenceDataset:
     row: np.ndarray
     column: np.ndarray
     weights: np.ndarray | None = None
-    moving: bool = False
+    motions: Sequence[Motions] = ()
 
     def __len__(self) -> int:
         return self.start.size
@@ -218,20 +68,24 @@ class SequenceDataset:
     def rain_rate(self, index: int) -> np.ndarray:
         """(T + L, H, W) float32 [mm/h] of one sample, NaN where missing."""
         time = slice(self.start[index], self.start[index] + self.input_frames + self.output_frames)
-        rows = slice(self.row[index], self.row[index] + self.height)
-        columns = slice(self.column[index], self.column[index] + self.width)
-        return np.asarray(self.archives[self.archive[index]].rain_rate[time, rows, columns])
+        return np.asarray(self.archives[self.archive[index]].rain_rate[time, *self._crop(index)])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        fields = np.stack([self._seen(self.rain_rate(index)) for index in indices])
+        fields = np.stack([self._seen(index) for index in indices])
         targets, valid = rain_targets(fields[:, self.input_frames :], self.normalizer)
         return Batch(rain_inputs(fields[:, : self.input_frames], self.normalizer), targets, valid)
 
-    def _seen(self, rain_rate: np.ndarray) -> np.ndarray:
-        if not self.moving:
+    def _crop(self, index: int) -> tuple[slice, slice]:
+        row, column = int(self.row[index]), int(self.column[index])
+        return slice(row, row + self.height), slice(column, column + self.width)
+
+    def _seen(self, index: int) -> np.ndarray:
+        rain_rate = self.rain_rate(index)
+        if not self.motions:
             return rain_rate
-        past, motion = into_moving_frame(rain_rate[: self.input_frames])
-        return np.concatenate([past, future_into_moving_frame(rain_rate[self.input_frames :], motion)])
+        motion = self.motions[self.archive[index]].crop(int(self.start[index]), *self._crop(index))
+        past, future = np.split(rain_rate, [self.input_frames])
+        return np.concatenate([into_moving_frame(past, motion), future_into_moving_frame(future, motion)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,6 +139,7 @@ def rain_training_data(
         joined = [np.concatenate(part) for part in zip(*crops, strict=True)]
         number = np.repeat(np.arange(len(chosen)), [crop[0].size for crop in crops])
         keep = np.minimum(1.0, Q_MIN + Q_SLOPE * joined[3])
+        moving = config.frame == "moving"
         return SequenceDataset(
             chosen,
             normalizer,
@@ -297,7 +152,7 @@ def rain_training_data(
             joined[1],
             joined[2],
             keep / keep.sum() if weighted and keep.size else None,
-            config.frame == "moving",
+            [Motions(one, config.input_frames) for one in chosen] if moving else (),
         )
 
     train = dataset(archives, [part["train"] for part in starts], config.rain_weighted)

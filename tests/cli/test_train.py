@@ -17,7 +17,7 @@ import torch
 from data_prep.synthetic_rain import write_synthetic_archive
 from nowcast.data.archive import open_archive
 from nowcast.models.bundle import load_bundle
-from nowcast.training.dataset import pack_archive
+from nowcast.training.packed import pack_archive
 from tests.cli.conftest import TINY, Run
 
 

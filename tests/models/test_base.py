@@ -1,6 +1,8 @@
-"""A net on its base starts at the climatology, sees true neighbourhoods, and only adds."""
+"""A net on its base starts at the climatology, sees true neighbourhoods, fades rain as it faded, and only adds."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ from torch import nn
 
 from nowcast.config import load_config
 from nowcast.data.normalize import Normalizer
-from nowcast.models.base import GAIN, SCALES, WithBase, neighbourhood_shares
+from nowcast.models.base import WithBase
+from nowcast.models.base_features import BOXES, SCALES, faded, lead_weights, neighbourhood_means, without_gaps
 from nowcast.models.encoder_forecaster import EncoderForecaster
+from nowcast.models.logistic import fit_logistic
 from nowcast.models.registry import build_forecaster
 
 BORDERS = [0.2, 0.5, 0.8]
@@ -29,17 +33,90 @@ def frames(height: int = 20, width: int = 24) -> torch.Tensor:
     return torch.cat([value * valid, valid], dim=2)
 
 
-def test_shares_are_those_of_the_measured_pixels_of_each_neighbourhood() -> None:
+def test_means_are_those_of_the_measured_pixels_of_each_neighbourhood() -> None:
     frame = frames()[:, -1]
-    shares = neighbourhood_shares(frame, torch.tensor(BORDERS))
+    means = neighbourhood_means(frame[:, :1], frame[:, 1:])[0, 0]
     value, valid = frame[0, 0].numpy(), frame[0, 1].numpy() > 0
-    for scale, side in enumerate(SCALES):
+    for scale, side in enumerate(BOXES):
         for row, column in ((0, 0), (7, 9), (19, 23)):
             box = tuple(slice(max(0, at - side // 2), at + side // 2 + 1) for at in (row, column))
             measured = value[box][valid[box]]
-            for k, border in enumerate(BORDERS):
-                wanted = np.mean(measured >= border) if measured.size else 0.0
-                assert shares[0, k, scale, row, column].item() == pytest.approx(wanted, abs=1e-5)
+            wanted = measured.mean() if measured.size else 0.0
+            assert means[scale, row, column].item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_wide_neighbourhoods_are_as_wide_as_they_say() -> None:
+    """The response to one wet pixel has mass one and the second moment of a box of that side, or nearly."""
+    side = 193
+    field = torch.zeros(1, 1, side, side)
+    field[0, 0, side // 2, side // 2] = 1.0
+    response = neighbourhood_means(field, torch.ones_like(field))[0, 0].double()
+    place = torch.arange(side).double() - side // 2
+    for scale, width in enumerate(SCALES):
+        rows = response[scale].sum(dim=1)
+        assert rows.sum().item() == pytest.approx(1.0, abs=0.02)
+        spread = (rows * place.square()).sum().sqrt().item()
+        assert spread == pytest.approx(np.sqrt((width**2 - 1) / 12), rel=0.15, abs=1e-6)
+
+
+def test_what_an_older_frame_misses_is_taken_from_the_next() -> None:
+    values = torch.arange(1.0, 4.0).view(1, 3, 1, 1).expand(1, 3, 1, 2).clone()
+    valid = torch.ones_like(values)
+    valid[0, 0, 0, 0] = valid[0, 0, 0, 1] = valid[0, 1, 0, 1] = 0
+    assert without_gaps(values, valid)[0, :, 0].tolist() == [[2.0, 3.0], [2.0, 3.0], [3.0, 3.0]]
+
+
+def test_weights_are_those_of_an_autoregressive_process() -> None:
+    """Correlations of a known AR(2) process give its coefficients back, and its forecast step by step."""
+    phi1, phi2 = 1.1, -0.25
+    first = phi1 / (1 - phi2)
+    second = phi1 * first + phi2
+    weights = lead_weights(torch.tensor([first]), torch.tensor([second]), 4)[:, :, 0]
+    now, before = 2.0, 1.0
+    for lead in range(4):
+        said = (weights[lead, 0] * 2.0 + weights[lead, 1] * 1.0).item()
+        now, before = phi1 * now + phi2 * before, now
+        assert said == pytest.approx(now, rel=1e-4)
+
+
+def test_scales_fade_as_fast_as_they_did_and_the_mean_stays() -> None:
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.normal(size=(1, 1, 6, 6))).float()
+    steady = nn.functional.interpolate(coarse, size=(192, 192), mode="bicubic")[0, 0] + 3.0
+    fine = rng.normal(size=(3, 192, 192))
+    values = torch.stack([steady + 0.5 * torch.from_numpy(noise).float() for noise in fine])[None]
+    valid = torch.ones(1, 1, 192, 192)
+    (field,) = faded(neighbourhood_means(values, valid), valid, 6)
+    # The noise is another one in each frame, so nothing of it is foreseen; the steady field stays.
+    assert (field[0] - steady).std() < 0.2 < 0.45 < (values[0, -1] - steady).std()
+    # What is left of it had been smoothed, so that little of the steady field goes.
+    correlation = np.corrcoef(field[-1].flatten().numpy(), steady.flatten().numpy())[0, 1]
+    assert correlation > 0.98 and field[-1].mean().item() == pytest.approx(3.0 + coarse.mean().item(), abs=0.1)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_fewer_frames_give_a_process_of_lower_order(number: int) -> None:
+    values, valid = frames()[:1, -number:, 0], torch.ones(1, 1, 20, 24)
+    field = faded(neighbourhood_means(values, valid), valid, 3)
+    if number == 1:
+        torch.testing.assert_close(field[0, 2], values[0, 0], atol=5e-3, rtol=0)
+    else:
+        # First order: each lead takes the same share of what the lead before left of every scale.
+        steps = [(field[0, lead] - field[0, lead + 1]).abs().mean() for lead in range(2)]
+        assert 0 < steps[1] < steps[0]
+
+
+def test_newton_finds_the_weights_of_a_logistic_world() -> None:
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(40_000, 3, generator=generator)
+    truth, offset = torch.tensor([1.0, -2.0, 0.0]), -1.5
+    events = torch.bernoulli(torch.sigmoid(features @ truth + offset), generator=generator)
+    weight, bias = fit_logistic(features, events, penalty=1.0)
+    torch.testing.assert_close(weight, truth, atol=0.06, rtol=0)
+    assert bias.item() == pytest.approx(offset, abs=0.06)
+    # At the optimum the slope of the penalised cost vanishes.
+    slope = features.T @ (torch.sigmoid(features @ weight + bias) - events) + weight
+    assert slope.abs().max() < 1.0 and fit_logistic(features, events, penalty=1e6)[0].abs().max() < 0.05
 
 
 def test_it_starts_at_the_climatology_of_every_threshold() -> None:
@@ -50,23 +127,67 @@ def test_it_starts_at_the_climatology_of_every_threshold() -> None:
     torch.testing.assert_close(forecast, wanted, atol=1e-5, rtol=0)
 
 
-def test_the_base_is_a_logistic_regression_with_weights_for_each_lead_and_threshold() -> None:
-    model = make()
-    with torch.no_grad():
-        nn.init.normal_(model.weight, std=0.2)
-        nn.init.normal_(model.bias)
-    logits = model.base_logits(frames()[:, -1], 4)
-    shares = neighbourhood_shares(frames()[:, -1], model.borders)
-    by_hand = model.bias[2, 1] + GAIN * (model.weight[2, 1] * shares[1, 1, :, 5, 6]).sum()
-    torch.testing.assert_close(logits[1, 2, 1, 5, 6], by_hand)
+def smooth_batch(number: int, height: int = 40, width: int = 40) -> torch.Tensor:
+    """Blobs that do not change, with a validity channel."""
+    noise = torch.randn(number, 1, height, width, generator=torch.Generator().manual_seed(number))
+    field = nn.functional.avg_pool2d(noise, 7, stride=1, padding=3)
+    field = (field / field.std() * 0.3 + 0.4).clamp(0, 1)
+    return torch.stack([field.expand(-1, 3, -1, -1), torch.ones(number, 3, height, width)], dim=2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fitted_it_forecasts_the_chances_that_come_true(channels: int) -> None:
+    """Events that happen where the last frame is high, but for the second lead time, when nothing happens anew."""
+    model = make(channels, leads=2)
+    model.set_output_bias([0.4, 0.2, 0.05][:channels])
+    seen = smooth_batch(6)
+    borders = torch.tensor(BORDERS[:channels]).view(1, 1, -1, 1, 1)
+    events = (seen[:, -1:, :1] >= borders).float().expand(-1, 2, -1, -1, -1).clone()
+    if channels == 1:
+        events = seen[:, -1:, :1].expand(-1, 2, -1, -1, -1).clone()
+    events[:, 1] = events[:, 1].roll(20, dims=-1)  # far from where anything says so
+    valid = torch.ones(6, 2, 1, 40, 40)
+    model.fit([(seen, events, valid)], pixels=5000, seed=0)
+    new = smooth_batch(7)
+    chances = model(new, 2)
+    truth = (new[:, -1:, :1] >= borders).float() if channels > 1 else new[:, -1:, :1]
+    climatology = events[:, 0].mean(dim=(0, 2, 3), keepdim=True)
+    near, far = ((chances[:, lead : lead + 1] - truth).square().mean() for lead in (0, 1))
+    assert near < 0.35 * (climatology - truth).square().mean() < far
+    torch.testing.assert_close(chances[:, 1].mean(dim=(0, 2, 3)), events[:, 1].mean(dim=(0, 2, 3)), atol=0.1, rtol=0.4)
+
+
+def test_pixels_that_are_not_known_do_not_count() -> None:
+    seen, valid = smooth_batch(6), torch.ones(6, 2, 1, 40, 40)
+    events = (seen[:, -1:, :1] >= torch.tensor(BORDERS).view(1, 1, -1, 1, 1)).float().expand(-1, 2, -1, -1, -1).clone()
+    valid[..., 20:] = 0
+    spoilt = events.clone()
+    spoilt[..., 20:] = 1 - spoilt[..., 20:]
+    models = [make(leads=2), make(leads=2)]
+    for model, happened in zip(models, (events, spoilt), strict=True):
+        model.fit([(seen, happened, valid)], pixels=5000, seed=0)
+    torch.testing.assert_close(models[0].weight, models[1].weight)
+    assert models[0].weight.abs().max() > 0.1
+
+
+def test_too_few_events_leave_the_climatology() -> None:
+    model, seen = make(leads=2), smooth_batch(6)
+    events = torch.zeros(6, 2, 3, 40, 40)
+    events[0, 0, 2, 0, :5] = 1
+    model.fit([(seen, events, torch.ones(6, 2, 1, 40, 40))], pixels=9600, seed=0)
+    assert not model.weight.any() and not model.bias.any()
 
 
 def test_leads_beyond_the_last_use_its_weights_and_chances_stay_nested() -> None:
     model = make(leads=2)
     nn.init.normal_(model.weight)
     chances = model(frames(), 4)
-    torch.testing.assert_close(model.base_logits(frames()[:, -1], 4)[:, 3], model.base_logits(frames()[:, -1], 4)[:, 1])
     assert (chances[:, :, 1:] <= chances[:, :, :-1]).all()
+    only_fixed = make(leads=2)
+    with torch.no_grad():
+        only_fixed.weight[:, :, :-2].normal_()
+    base = only_fixed.base_logits(frames(), 4)
+    torch.testing.assert_close(base[:, 3], base[:, 1])
 
 
 def test_net_and_base_both_learn() -> None:
@@ -84,6 +205,7 @@ def test_the_configuration_names_it_and_the_thresholds_become_borders() -> None:
     assert isinstance(net, WithBase) and net.num_leads == config.data.output_frames
     wanted = Normalizer("db").transform(np.array(config.model.thresholds_mm_h))
     np.testing.assert_allclose(net.borders.numpy(), wanted, atol=2e-6)  # type: ignore[operator]
+    assert all(low < high for low, high in itertools.pairwise(net.borders.tolist()))  # type: ignore[operator]
 
 
 def test_a_module_without_our_output_layer_has_no_base() -> None:

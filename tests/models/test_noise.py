@@ -64,9 +64,10 @@ def test_a_base_ignores_the_noise_and_a_net_without_validity_has_none() -> None:
     model = net("model.base=true")
     assert isinstance(model, WithNoise)
     frames = torch.rand(1, 3, 2, 16, 16)
-    base = model.net.base_logits(frames[:, -1], 2)  # type: ignore[operator]
+    torch.nn.init.normal_(model.net.weight)  # type: ignore[arg-type]
+    base = model.net.base_logits(frames, 2)  # type: ignore[operator]
     noisy = torch.cat([frames, torch.randn(1, 3, 2, 16, 16)], dim=2)
-    assert torch.equal(model.net.base_logits(noisy[:, -1], 2), base)  # type: ignore[operator]
+    assert torch.equal(model.net.base_logits(noisy, 2), base)  # type: ignore[operator]
     config = load_config(overrides=["model.noise_channels=1", "model.base=true"], environment={}).config
     with pytest.raises(ConfigError, match="does not go with noise alone"):
         build_forecaster(config, 1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nowcast.config import load_config
+from nowcast.data.motion import advect, estimate_motion
 from nowcast.data.normalize import Normalizer
 from nowcast.errors import ConfigError
 from nowcast.models.bundle import Bundle
@@ -23,6 +24,14 @@ class LastFrame(nn.Module):
 
     def forward_logits(self, frames: Tensor, num_frames: int) -> Tensor:
         return torch.logit(frames[:, -1:, :1].clamp(1e-6, 1 - 1e-6)).expand(-1, num_frames, -1, -1, -1)
+
+
+class AboveThresholds(nn.Module):
+    """Logits that rise with how far the last frame's normalised value is above each of THRESHOLDS."""
+
+    def forward_logits(self, frames: Tensor, num_frames: int) -> Tensor:
+        borders = torch.from_numpy(Normalizer().transform(np.array(THRESHOLDS))).view(-1, 1, 1)
+        return (5 * (frames[:, -1:, :1] - borders) - 3).expand(-1, num_frames, -1, -1, -1)
 
 
 def nowcaster(*overrides: str) -> Nowcaster:
@@ -69,8 +78,9 @@ def test_levels_for_areas_give_as_many_events_as_the_last_frame_has() -> None:
     last[:4] = np.nan
     # Nested chances, all far below a half: fixed levels of 0.5 would forecast no event at all.
     chances = rng.uniform(0, 0.2, (5, 1, 30, 30)) * np.array([0.9, 0.5, 0.1]).reshape(3, 1, 1)
-    logits = torch.logit(torch.from_numpy(chances))
-    head = Exceedance(Normalizer(), THRESHOLDS, area_levels(logits, last, THRESHOLDS))
+    logits = torch.logit(torch.from_numpy(chances)).float()
+    moved = np.broadcast_to(last, (5, 30, 30))
+    head = Exceedance(Normalizer(), THRESHOLDS, area_levels(logits.numpy(), moved, THRESHOLDS))
     fields = head.rain_rate(logits)
     for threshold in THRESHOLDS:
         wanted = np.count_nonzero(last >= threshold)
@@ -79,9 +89,24 @@ def test_levels_for_areas_give_as_many_events_as_the_last_frame_has() -> None:
         assert np.count_nonzero(Exceedance(Normalizer(), THRESHOLDS).rain_rate(logits) >= threshold) == 0
 
 
+def test_the_area_is_kept_where_the_rain_will_be() -> None:
+    """Decided before it is carried on, sub-pixel motion would smooth small events away."""
+    frames = rain()
+    settings = ["data.input_frames=3", "data.frame=moving", "model.decision=area", "model.head=exceedance"]
+    settings += [f"model.thresholds_mm_h={list(THRESHOLDS)}", "loss.name=exceedance"]
+    config = load_config(overrides=settings, environment={}).config
+    model = Nowcaster(Bundle(AboveThresholds(), config, Normalizer(), 2, 300.0, (1.0, 1.0)), torch.device("cpu"))
+    forecast = model.forecast_frames(frames, 4)
+    moved = advect(frames[-1], estimate_motion(frames), 4)
+    assert np.array_equal(np.isnan(forecast), np.isnan(moved))
+    for threshold in model.thresholds_mm_h:
+        wanted = np.count_nonzero(moved >= threshold, axis=(1, 2))
+        assert (np.count_nonzero(forecast >= threshold, axis=(1, 2)) == wanted).all() and wanted.max() > 0
+
+
 def test_a_dry_last_frame_gives_no_event() -> None:
     logits = torch.zeros(2, 3, 8, 8)
-    head = Exceedance(Normalizer(), THRESHOLDS, area_levels(logits, np.zeros((8, 8), np.float32), THRESHOLDS))
+    head = Exceedance(Normalizer(), THRESHOLDS, area_levels(logits.numpy(), np.zeros((2, 8, 8)), THRESHOLDS))
     assert head.rain_rate(logits).max() < THRESHOLDS[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from nowcast.data.archive_writer import write_archive
 from nowcast.data.grid import Grid
 from nowcast.data.normalize import Normalizer
 from nowcast.errors import ConfigError, DataError
-from nowcast.training.dataset import PackedArchive, SequenceDataset, open_packed, pack_archive, rain_training_data
+from nowcast.training.dataset import SequenceDataset, rain_training_data
+from nowcast.training.packed import PackedArchive, open_packed, pack_archive
 
 START = np.datetime64("2024-05-01T00:00:00", "s")
 CONFIG = DataConfig(input_frames=2, output_frames=2, rain_weighted=False)
@@ -167,3 +169,10 @@ def test_the_climate_for_the_bundle_is_that_of_all_windows_not_of_the_preferred_
     issues = np.arange(1, len(pack.present) - 2)  # the last input frame of each window
     assert climate["wet_share"] == pytest.approx(float((issues >= 30).mean()), abs=1e-6)
     assert climate["wet_p99_mm_h"] == 4 and climate["mean_mm_h"] == pytest.approx(4 * climate["wet_share"])
+
+
+def test_a_worker_opens_the_packed_file_instead_of_being_sent_it(tmp_path: Path) -> None:
+    pack = packed(tmp_path)
+    sent = pickle.dumps(pack)
+    assert len(sent) < 1000 < pack.rain_rate.nbytes
+    np.testing.assert_array_equal(pickle.loads(sent).rain_rate, pack.rain_rate)

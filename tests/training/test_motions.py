@@ -1,0 +1,64 @@
+"""Motion kept beside a packed archive: that of the whole frame, whatever the crop, the process, or what was kept."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.synthetic_rain import synthetic_rain
+from nowcast.data.grid import Grid
+from nowcast.data.motion import estimate_motion
+from nowcast.training.motions import Motions
+from nowcast.training.packed import PackedArchive
+
+FRAMES, SHAPE = 6, (75, 90)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> PackedArchive:
+    rain = synthetic_rain(FRAMES, SHAPE, seed=4)
+    grid = Grid.from_corner(0.0, 0.0, 1000.0, 1000.0, SHAPE, "EPSG:3035")
+    return PackedArchive(
+        "rain", rain, np.ones(FRAMES, bool), np.datetime64("2020-01-01", "s"), 300.0, grid, "f", True, tmp_path
+    )
+
+
+def test_a_crop_is_moved_as_the_whole_frame_is(archive: PackedArchive) -> None:
+    whole = estimate_motion(archive.rain_rate[1:4])
+    rows, columns = slice(20, 60), slice(33, 90)
+    seen = Motions(archive, 3).crop(1, rows, columns)
+    assert seen.shape == (2, 40, 57) and seen.dtype == np.float32
+    away = np.abs(seen - whole[:, rows, columns])
+    assert away.mean() < 0.02 and away.max() < 0.1
+    assert np.abs(whole).max() > 0.5  # or the tolerance would say nothing
+
+
+def test_what_is_kept_is_what_was_estimated(archive: PackedArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, columns = slice(0, 40), slice(0, 40)
+    first = Motions(archive, 3).crop(2, rows, columns)
+    monkeypatch.setattr("nowcast.training.motions.estimate_motion", lambda frames: pytest.fail("estimated again"))
+    np.testing.assert_array_equal(Motions(archive, 3).crop(2, rows, columns), first)
+    assert [path.name for path in archive.folder.iterdir()] == ["motion-3f-4px.npy"]
+
+
+def test_still_air_is_kept_too(archive: PackedArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive.rain_rate[:] = 0.0
+    assert np.abs(Motions(archive, 3).crop(0, slice(0, 75), slice(0, 90))).max() < 1e-5
+    monkeypatch.setattr("nowcast.training.motions.estimate_motion", lambda frames: pytest.fail("estimated again"))
+    Motions(archive, 3).crop(0, slice(0, 8), slice(0, 8))
+
+
+def test_a_file_that_cannot_be_is_not_believed(archive: PackedArchive) -> None:
+    fresh = Motions(archive, 3).crop(0, slice(0, 8), slice(0, 8))
+    kept = archive.folder / "motion-3f-4px.npy"
+    kept.write_bytes(kept.read_bytes()[:90])
+    np.testing.assert_array_equal(Motions(archive, 3).crop(0, slice(0, 8), slice(0, 8)), fresh)
+
+
+def test_it_travels_to_a_worker_without_its_open_file(archive: PackedArchive) -> None:
+    motions = Motions(archive, 3)
+    motions.crop(0, slice(0, 8), slice(0, 8))
+    assert "_kept" in vars(motions) and "_kept" not in vars(pickle.loads(pickle.dumps(motions)))
