@@ -18,7 +18,7 @@ SHARE_MARGIN = {"valid_pixels": 0.02, "wet_share": 0.10, "edge_share": 0.02}
 # A mean rate is odd at this many times, or this share of, that of its neighbours, when it matters at all [mm/h].
 RATE_FACTOR, LEAST_MEAN_RATE = 1.8, 0.02
 # A largest rate is odd above this many times that of its neighbours plus this [mm/h]: one wrong pixel is enough.
-PEAK_FACTOR, LEAST_PEAK = 2.0, 30.0
+PEAK_FACTOR, LEAST_PEAK = 2.0, 20.0
 COMPARED = ("valid_pixels", "wet_share", "edge_share", "mean_rate", "maximum_rate")
 WHAT = {
     "valid_pixels": "the measured share of pixels",

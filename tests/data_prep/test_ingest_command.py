@@ -110,6 +110,29 @@ def test_inspect_says_what_the_archive_holds(tmp_path: Path) -> None:
     assert "2024-05-01: 4 of 6 frames" in text and "0.8 % never valid" in text
 
 
+def test_inspect_says_what_each_quality_step_changed_and_which_are_off(tmp_path: Path) -> None:
+    rain = np.zeros((10, 12), dtype=np.float32)
+    rain[2:5, 2:5], rain[8, 8], rain[0, 11], rain[0, 0] = 2.0, 1.0, 0.05, 400.0
+    write_frames(tmp_path / "0.nc", [at(0), at(1)], [rain, np.zeros_like(rain)])
+    mask = np.zeros((10, 12), dtype=bool)
+    mask[2, 2] = True
+    np.save(tmp_path / "clutter.npy", mask)
+    result = ingest(
+        tmp_path / "0.nc", "-o", tmp_path / "a.zarr", "--speckle", "1", "--rain-threshold", "0.1",
+        "--rate-cap", "1.5", "--clutter-mask", tmp_path / "clutter.npy",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.exception
+    quality = json.loads(inspect(tmp_path / "a.zarr", "--json").stdout)["quality"]
+    # Speckle takes the lone pixels, the extreme one too, before the cap sees them; the clutter pixel counts twice.
+    assert quality["pixels_changed"] == {
+        "low_quality": 0, "clutter": 2, "speckle": 2, "capped": 8, "below_threshold": 1
+    }  # fmt: skip
+    assert quality["frames_changed"]["clutter"] == 2 and quality["frames_changed"]["capped"] == 1
+    assert quality["steps"]["quality_index_minimum"] == "off" and quality["steps"]["rate_cap_mmh"] == 1.5
+    text = inspect(tmp_path / "a.zarr").stdout
+    assert "8 pixels capped in 1 frame" in text and "2 pixels clutter in 2 frames" in text
+
+
 def test_inspect_names_what_is_not_there(tmp_path: Path) -> None:
     assert isinstance(inspect(tmp_path / "none").exception, DataError)
     (tmp_path / "empty").mkdir()

@@ -5,6 +5,9 @@ identical (the frame is the undamaged one), skipped (with a reason), or differen
 undamaged one). A different frame must not go unreported: it counts as reported when an ingest would refuse it (grid,
 interval, quantity, time off the axis or far away), or would name it as unlike its neighbours in time or its file's
 name. Crashes, hangs and runaway allocations fail the run; silently different frames are counted and listed.
+
+"before gzip" are files damaged first and compressed then: a whole gzip file, whose checksum is that of the damage. They
+stand for files of formats without a checksum of their own that came uncompressed.
 """
 
 from __future__ import annotations
@@ -31,14 +34,13 @@ from data_prep.cadence import time_in_name
 from data_prep.decode import DecodedFile, DecodedFrame, DecodeOptions, decode_file
 from data_prep.fit import fits
 from data_prep.readers.options import ReadOptions
-from nowcast.data.plausibility import implausible_frames
+from nowcast.data.plausibility import COMPARED, implausible_frames
 
 TIME_LIMIT_S = 120
 MEMORY_LIMIT = 6 << 30
 HEADER_BYTES = 2048
 LONGEST_GAP = np.timedelta64(366, "D")
 AS_IT_IS = ReadOptions()
-SERIES = ("valid_pixels", "wet_share", "edge_share", "mean_rate")
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ def judge(variant: Variant, data: Path, folder: Path) -> Verdict:
     sample = variant.sample
     path = folder / f"{os.getpid()}_{_victim(sample, data).name}"
     path.write_bytes(gzip.compress(variant.content, 1, mtime=0) if variant.inside_gzip else variant.content)
-    mutation = variant.mutation + (" inside gzip" if variant.inside_gzip else "")
+    name = sample.name + (" before gzip" if variant.inside_gzip else "")
+    mutation = variant.mutation
 
     def stop(signum: int, frame: object) -> None:
         raise _HangError
@@ -165,13 +168,13 @@ def judge(variant: Variant, data: Path, folder: Path) -> Verdict:
     try:
         result = decode_file(str(path), DecodeOptions(read=sample.options))
     except _HangError:
-        return Verdict(sample.name, mutation, "hang", f"longer than {TIME_LIMIT_S} s")
+        return Verdict(name, mutation, "hang", f"longer than {TIME_LIMIT_S} s")
     except Exception as error:
-        return Verdict(sample.name, mutation, "crash", f"{type(error).__name__}: {error}")
+        return Verdict(name, mutation, "crash", f"{type(error).__name__}: {error}")
     finally:
         signal.alarm(0)
         path.unlink(missing_ok=True)
-    return Verdict(sample.name, mutation, *_compare(result, sample, data))
+    return Verdict(name, mutation, *_compare(result, sample, data))
 
 
 class _HangError(BaseException):
@@ -216,7 +219,7 @@ def _report(
             around = _neighbours(sample, str(data))
             series = {
                 name: np.array([frame.get(name, np.nan) for frame in (*around[:2], found.encoded.series, *around[2:])])
-                for name in SERIES
+                for name in COMPARED
             }
             odd = [index for index, _ in implausible_frames(series, np.ones(5, bool), pixels=_pixels(found))]
             difference = _difference(found, true)
@@ -278,7 +281,8 @@ def _start_worker() -> None:
 def run(data: Path, *, number: int, seed: int, workers: int, only: str | None = None) -> list[Verdict]:
     """Judge the whole corpus, one format after the other."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.damage"])
+    if __name__ != "__main__":  # which is loaded anyway
+        context.set_forkserver_preload(["tests.faults.damage"])
     verdicts: list[Verdict] = []
     queue = [variant for variant in variants(data, number, seed) if only in (None, variant.sample.name)]
     with tempfile.TemporaryDirectory(prefix="damage_") as scratch:
@@ -317,7 +321,8 @@ def table(verdicts: list[Verdict]) -> str:
     for verdict in verdicts:
         groups[verdict.sample][verdict.kind] += 1
         groups["all"][verdict.kind] += 1
-    for name in [sample.name for sample in SAMPLES if sample.name in groups] + ["all"]:
+    names = [name + place for name in (sample.name for sample in SAMPLES) for place in ("", " before gzip")]
+    for name in [name for name in names if name in groups] + ["all"]:
         counts = groups[name]
         lines.append(f"| {name} | {counts.total()} | " + " | ".join(str(counts[kind]) for kind in kinds) + " |")
     return "\n".join(lines)

@@ -29,5 +29,5 @@ def test_damaged_real_files_end_skipped_or_the_same_and_never_crash(radar_data: 
     assert not bad, bad
     assert all(verdict.detail for verdict in found if verdict.kind == "skipped")
     # Where nothing guards the numbers, a flipped bit is a number like another: formats without any checksum alone.
-    silent = {verdict.sample for verdict in found if verdict.kind == "silent" and "gzip" not in verdict.mutation}
-    assert silent <= {"mch_gif"}, silent
+    silent = {verdict.sample for verdict in found if verdict.kind == "silent"}
+    assert silent <= {"mch_gif", "fmi_pgm before gzip", "radolan_yw before gzip"}, silent
