@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from data_prep.cadence import describe_distances, nearest_slot
+from data_prep.cadence import describe_distances, nearest_slot, time_in_name
 from data_prep.decode import DecodedFile, DecodedFrame, DecodeOptions, file_stamp
 from data_prep.fit import Fit, fits, same_grid
 from data_prep.outcome import Outcome, says_the_same
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 # So many, and such a share, of the files must stand alike in time and name before one that differs is a suspect.
 OFFSETS_TO_TRUST, SHARE_TO_TRUST = 5, 0.8
+# Names of files that were used, looked at to tell the time of those that were not.
+NAMES_COMPARED = 500
 # Files that are named as the ingest goes; all stand in the report and the manifest.
 FILES_LOGGED = 50
 # A commit comes after this time, or after so many times its own cost, or after so many bytes.
@@ -50,6 +52,7 @@ ATTRIBUTES_KEPT = ("source_format", "institution", "source", "product", "license
 LONGEST_GAP = np.timedelta64(366, "D")
 NO_TIME = np.timedelta64(0, "s")
 Duplicates = Literal["refuse", "last"]
+Offset = TypeVar("Offset", int, np.timedelta64)
 Progress = Callable[[int, int, "IngestReport"], None]
 
 
@@ -418,12 +421,30 @@ class _Run:
             offset = int((when - file.named_time) / np.timedelta64(60, "s"))
             self._name_offsets.append((file.path, when, offset))
 
+    def _mark_bad(self) -> None:
+        """Tell empty slots whose file came and could not be used from those that nothing came for.
+
+        Their time is the one in the file's name, moved as it is for the files that could be used. All of it stands in
+        the manifest, so that a run that was stopped and gone on with marks the same slots.
+        """
+        skipped = [file for file, entry in self._manifest.items() if entry.status == "skipped"]
+        if not skipped:
+            return
+        used = (entry for entry in self._manifest.values() if len(entry.times) == 1)
+        named = ((entry.times[0], time_in_name(entry.file)) for entry in islice(used, NAMES_COMPARED))
+        usual = _usual([np.datetime64(inside, "s") - name for inside, name in named if name is not None])
+        if usual is None:
+            return
+        for file in skipped:
+            name = time_in_name(file)
+            if name is not None:
+                self._open_writer.mark_bad(name + usual)
+        self._open_writer.commit()
+
     def _suspect_times(self) -> None:
         """Note frames whose time stands to their file's name as almost no other does."""
-        if not self._name_offsets:
-            return
-        usual, number = Counter(offset for _, _, offset in self._name_offsets).most_common(1)[0]
-        if number < OFFSETS_TO_TRUST or number < SHARE_TO_TRUST * len(self._name_offsets):
+        usual = _usual([offset for _, _, offset in self._name_offsets])
+        if usual is None:
             return
         self.report.suspects += [
             (path, f"its time {when} is {offset} min from that in its name; for other files it is {usual} min")
@@ -461,6 +482,7 @@ class _Run:
         if present.size == 0:
             raise self._nothing_usable([])
         seconds = np.diff(present) * int(writer.step / np.timedelta64(1, "s"))
+        self._mark_bad()
         self._suspect_times()
         self._suspect_fields(writer)
         self.report.cadence = describe_distances(seconds) if seconds.size else ""
@@ -496,6 +518,14 @@ class _Run:
             f"not one of {len(reasons)} files can be used: {shown}{more}",
             "nowcast ingest --help lists what can be declared of files that do not say it",
         )
+
+
+def _usual(offsets: Sequence[Offset]) -> Offset | None:
+    """What almost all of the offsets between names and times are; None where they are few or differ."""
+    if not offsets:
+        return None
+    usual, number = Counter(offsets).most_common(1)[0]
+    return usual if number >= max(OFFSETS_TO_TRUST, SHARE_TO_TRUST * len(offsets)) else None
 
 
 def _first_frames(file: DecodedFile, decoder: FileDecoder) -> Sequence[DecodedFrame]:

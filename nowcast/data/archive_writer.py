@@ -286,7 +286,7 @@ class ArchiveWriter:
         self._pending.frames[frame.time] = frame
 
     def mark_bad(self, time: np.datetime64) -> None:
-        """Say that a frame of this time came and could not be used; a stored frame stays."""
+        """Say that a frame of this time came and could not be used; heeded where its slot is empty."""
         self._pending.bad.add(time.astype("datetime64[s]"))
 
     def note(self, entry: ManifestEntry) -> None:
@@ -389,7 +389,10 @@ class ArchiveWriter:
             self._table.set(name, index, value)
 
     def _store_bad(self, time: np.datetime64) -> None:
-        index = self.index_of(time)
+        try:
+            index = self.index_of(time)
+        except DataError:
+            return
         if 0 <= index < self.length and self.status[index] == MISSING:
             self._table.set("frame_status", index, BAD)
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from cli.ingest import command as ingest_command
 from cli.inspect import command as inspect_command
-from nowcast.data.archive import open_archive
+from nowcast.data.archive import BAD, MISSING, PRESENT, open_archive
 from nowcast.errors import ConfigError, DataError
 from tests.data_prep.radar_files import at, field, write_frames, write_series
 from tests.data_prep.readers.reader_files import write_odim
@@ -108,6 +108,29 @@ def test_inspect_says_what_the_archive_holds(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").stat().st_size > 10_000
     text = inspect(tmp_path / "a.zarr").stdout
     assert "2024-05-01: 4 of 6 frames" in text and "0.8 % never valid" in text
+
+
+def test_a_slot_whose_file_came_damaged_is_bad_until_a_whole_one_comes(tmp_path: Path) -> None:
+    """Names are three minutes before the times inside, as for every file that can be read."""
+    folder = tmp_path / "in"
+    for number in (0, 1, 2, 3, 5, 7):
+        write_frames(folder / f"rain_{name_of(number)}.nc", [at(number)], [field(number)])
+    damaged = [folder / f"rain_{name_of(number)}.nc" for number in (3, 4, 90)]
+    whole = damaged[0].read_bytes()
+    for path in damaged:
+        path.write_bytes(whole[:2000])
+    write_frames(folder / f"rain_{name_of(8)}.nc", [at(8)], [field(8)])
+    ingest(folder, "-o", tmp_path / "a.zarr")
+    said = json.loads(inspect(tmp_path / "a.zarr", "--json").stdout)["frames"]
+    assert said == {"missing": 1, "present": 6, "partial": 0, "bad": 2}
+    assert open_archive(tmp_path / "a.zarr").status[[3, 4, 6]].tolist() == [BAD, BAD, MISSING]
+    damaged[0].write_bytes(whole)
+    ingest(folder, "-o", tmp_path / "a.zarr")
+    assert open_archive(tmp_path / "a.zarr").status[[3, 4, 6]].tolist() == [PRESENT, BAD, MISSING]
+
+
+def name_of(number: int) -> str:
+    return str(at(number) - np.timedelta64(3, "m")).replace("-", "").replace(":", "").replace("T", "")[:12]
 
 
 def test_inspect_says_what_each_quality_step_changed_and_which_are_off(tmp_path: Path) -> None:
