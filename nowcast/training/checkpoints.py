@@ -1,13 +1,16 @@
-"""Checkpoints of a run: their names, and the last one that can be read. They hold plain data alone."""
+"""Checkpoints of a run: written whole, their names, and the last one that can be read. They hold plain data alone."""
 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from nowcast.errors import DataError
 
@@ -15,6 +18,27 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 NAME = re.compile(r"step-(\d+)\.ckpt")
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all.
+
+    Lightning writes them in the system's folder for temporary files and moves them, which between two file systems is
+    a copy that a kill cuts short.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.partial")
+        try:
+            with draft.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def step_name(step: int | str) -> str:
@@ -41,9 +65,7 @@ def last_readable(folder: Path, *, before: int | None = None) -> Path | None:
     Raises:
         DataError: All that are there are damaged.
     """
-    found = sorted(
-        ((int(match[1]), path) for path in folder.glob("*.ckpt") if (match := NAME.fullmatch(path.name))), reverse=True
-    )
+    found = _newest_first(folder)
     if not found:
         return None
     if before is not None:
@@ -59,3 +81,14 @@ def last_readable(folder: Path, *, before: int | None = None) -> Path | None:
         f"{folder.parent} holds no readable checkpoint to resume from ({len(found)} found)",
         "start it anew without --resume",
     )
+
+
+def remove_old(folder: Path, keep: int) -> None:
+    """Remove all checkpoints after steps but the last `keep`: each stop leaves one that nobody counts."""
+    for _, path in _newest_first(folder)[keep:]:
+        path.unlink(missing_ok=True)
+
+
+def _newest_first(folder: Path) -> list[tuple[int, Path]]:
+    matches = ((NAME.fullmatch(path.name), path) for path in folder.glob("*.ckpt"))
+    return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)

@@ -32,7 +32,7 @@ from nowcast.models.heads import Head, make_head
 from nowcast.models.inputs import Batch
 from nowcast.models.registry import build_forecaster
 from nowcast.training.callbacks import DrawCurves, ProgressLines, StopOnSignal, TimeBudget, ValidationsDue
-from nowcast.training.checkpoints import CHECKPOINTS, last_readable, step_name, step_of
+from nowcast.training.checkpoints import CHECKPOINTS, WholeFiles, last_readable, remove_old, step_name, step_of
 from nowcast.training.dataset import TrainingData
 from nowcast.training.loaders import DataLoaders
 from nowcast.training.metrics import LOGS, metrics_logger
@@ -145,8 +145,10 @@ def fit(
             ckpt_path=None if checkpoint is None else str(checkpoint),
             weights_only=True,
         )
-    if draw is not None and trainer.is_global_zero:
-        draw(run)
+    if trainer.is_global_zero:
+        remove_old(run / CHECKPOINTS, config.training.keep_checkpoints)
+        if draw is not None:
+            draw(run)
     if stop.stopped and stop.signum is not None and trainer.global_step < config.training.max_steps:
         raise Interrupted(stop.signum)
     remembered = (
@@ -223,6 +225,7 @@ def _trainer(
         log_every_n_steps=min(10, training.max_steps),
         logger=_loggers(training, run, first_step),
         callbacks=callbacks,
+        plugins=[WholeFiles()],
         use_distributed_sampler=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -22,6 +22,7 @@ from nowcast.training.augment import augment
 from nowcast.training.dataset import TrainingData
 from nowcast.training.losses import make_loss, masked_mean
 from nowcast.training.optimizers import learning_rate_factor, make_optimizer, share_of_steps
+from nowcast.training.sampling import StepBatches
 
 log = logging.getLogger(__name__)
 
@@ -120,14 +121,24 @@ class ForecastModule(lightning.LightningModule):
         self.skipped += 1
         self._skipped_in_a_row += 1
         log.warning(
-            "step %d: the gradient is not finite; its batch is skipped (%d so far)", self.global_step, self.skipped
+            "step %d: the gradient is not finite; its batch%s is skipped (%d so far)",
+            self.global_step,
+            self._samples(),
+            self.skipped,
         )
         if self._skipped_in_a_row >= MAXIMUM_SKIPPED_IN_A_ROW:
             raise DataError(
                 f"the gradient was not finite in {self._skipped_in_a_row} steps in a row, the last one step "
-                f"{self.global_step}",
+                f"{self.global_step}{self._samples()}",
                 "lower training.learning_rate or training.gradient_clip, and look for absurd rates in the archive",
             )
+
+    def _samples(self) -> str:
+        """Which samples the batch of this step is made of, in words; nothing where nobody knows."""
+        sampler = getattr(self.trainer.train_dataloader, "batch_sampler", None)
+        if not isinstance(sampler, StepBatches):
+            return ""
+        return f" (samples {', '.join(map(str, sampler.samples(self.global_step).tolist()))})"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["skipped"] = self.skipped

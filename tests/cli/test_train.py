@@ -131,8 +131,9 @@ def test_the_slurm_script_runs_this_command(nowcast: Run, archive: Path, monkeyp
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_done_and_resumes_to_the_same_weights(
-    nowcast: Run, archive: Path, run_folder: Path, tmp_path: Path
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_was_done_and_the_run_resumes_to_the_same_weights(
+    nowcast: Run, archive: Path, run_folder: Path, tmp_path: Path, signum: signal.Signals, code: int
 ) -> None:
     long = [*TINY, "--set", "training.max_steps=300", "--set", "training.validate_every=100"]
     where = ["--cache", str(run_folder.parent / "cache")]
@@ -142,9 +143,9 @@ def test_ctrl_c_keeps_what_was_done_and_resumes_to_the_same_weights(
     deadline = time.monotonic() + 120
     while not list((tmp_path / "cut/checkpoints").glob("*.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and f"nowcast train --resume {tmp_path / 'cut'}" in said
+    assert process.returncode == code and f"nowcast train --resume {tmp_path / 'cut'}" in said
     nowcast("train", "--resume", tmp_path / "cut")
     whole, cut = (load_bundle(tmp_path / name).net.state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())

@@ -7,6 +7,7 @@ import logging
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from nowcast.training.checkpoints import last_readable
 from nowcast.training.dataset import TrainingData
 from nowcast.training.fit import Interrupted, fit
 from nowcast.training.module import MAXIMUM_SKIPPED_IN_A_ROW, ForecastModule
+from nowcast.training.sampling import StepBatches
 from tests.training.tiny import Fields, tiny_config, tiny_data
 
 
@@ -111,6 +113,36 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     assert all(torch.equal(value, whole[name]) for name, value in weights(tmp_path / "run").items())
 
 
+def test_a_checkpoint_whose_writing_fails_leaves_those_of_before_and_no_half_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, written = torch.save, []
+
+    def full_disk(value: object, file: Any) -> None:
+        written.append(file.name)
+        if "step-9" in file.name:
+            file.write(b"half of it")
+            raise OSError("no space left on device")
+        whole(value, file)
+
+    monkeypatch.setattr("nowcast.training.checkpoints.torch.save", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        fit(tiny_data(), tiny_config(), tmp_path / "run")
+    assert all(Path(name).parent == tmp_path / "run/checkpoints" for name in written)  # one file system: no copy
+    names = {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
+    assert names == {"step-3.ckpt", "step-6.ckpt", "best.ckpt"}
+    assert last_readable(tmp_path / "run/checkpoints") == tmp_path / "run/checkpoints/step-6.ckpt"
+
+
+def test_the_last_checkpoints_are_kept_and_no_more_after_stops_either(tmp_path: Path) -> None:
+    config = tiny_config("training.keep_checkpoints=2", "training.checkpoint_every=2")
+    for at_step in (3, 4):
+        interrupted(tiny_data(), config, tmp_path, at_step, resume=at_step == 4)
+    assert {path.name for path in (tmp_path / "checkpoints").glob("step-*")} == {"step-6.ckpt", "step-7.ckpt"}
+    fit(tiny_data(), config, tmp_path, resume=True)
+    assert {path.name for path in (tmp_path / "checkpoints").glob("step-*")} == {"step-10.ckpt", "step-12.ckpt"}
+
+
 def test_resuming_without_a_checkpoint_starts_at_the_first_step(tmp_path: Path) -> None:
     fit(tiny_data(), tiny_config(), tmp_path / "whole")
     fit(tiny_data(), tiny_config(), tmp_path / "run", resume=True)
@@ -150,7 +182,8 @@ def test_a_gradient_that_stays_not_finite_ends_training_with_the_step(
         pytest.raises(DataError, match=f"{MAXIMUM_SKIPPED_IN_A_ROW} steps in a row, the last one step 9"),
     ):
         fit(tiny_data(), tiny_config(explode=True), tmp_path / "run")
-    assert "step 0: the gradient is not finite; its batch is skipped (1 so far)" in caplog.text
+    samples = ", ".join(map(str, StepBatches(24, 4, 12, seed=0).samples(0)))
+    assert f"step 0: the gradient is not finite; its batch (samples {samples}) is skipped (1 so far)" in caplog.text
 
 
 class OneBadBatch(Fields):
