@@ -283,7 +283,7 @@ def _check_gates(gates: Sequence[Gate], thresholds: tuple[float, ...], forecasts
             shown = ", ".join(f"{value:g}" for value in thresholds)
             raise ConfigError(f"{gate.option} {gate.text}: {gate.threshold:g} mm/h is not among the thresholds {shown}")
     if any(gate.lead_minutes is not None for gate in gates):
-        from nowcast.verification.forecast_files import find_forecast_files, open_forecast_file
+        from nowcast.data.forecast_file import find_forecast_files, open_forecast_file
 
         paths = [entry if isinstance(entry, str) else entry[1] for entry in map(_named, forecasts)]
         files = [open_forecast_file(find_forecast_files(path)[0]) for path in paths]

@@ -1,13 +1,13 @@
 """Forecast: rain-rate fields with issue times and lead times, and the CF files that hold them.
 
-One issue time goes into one netCDF file, several into one Zarr store. Any CF file of this layout can be loaded,
-whoever made it.
+One issue time goes into one netCDF file, several into one Zarr store. Any CF file can be loaded, whoever made it: see
+`nowcast.data.forecast_file`.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -16,26 +16,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from nowcast.data.forecast_file import CHANCES, open_forecast_file
 from nowcast.data.grid import Grid
 from nowcast.data.outputs import put_in_place, require_free
 from nowcast.errors import DataError
 
-CHANCES = "probability_of_rainfall_rate_above_threshold"
-AXES = ("realization", "issue_time", "lead_time", "y", "x")
-UNITS = {"mm h-1", "mm/h", "mm h**-1", "mm hr-1", "mm/hr", "mm hour-1", "mm/hour", "kg m-2 h-1"}
-# Seconds of the units of a lead time; a plural is understood too.
-PERIOD_UNITS = {
-    "s": 1,
-    "sec": 1,
-    "second": 1,
-    "min": 60,
-    "minute": 60,
-    "h": 3600,
-    "hr": 3600,
-    "hour": 3600,
-    "d": 86400,
-    "day": 86400,
-}
 # CF 1.11 asks whether times count leap seconds; POSIX time does not.
 LEAP_SECONDS = {"units_metadata": "leap_seconds: none"}
 TIME_ENCODING = {
@@ -243,128 +228,25 @@ _MEMBER_ATTRIBUTES = {"standard_name": "realization", "long_name": "ensemble mem
 
 
 def load_forecast(path: str | Path) -> Forecast:
-    """Read a CF forecast: a netCDF file of one issue time, or a Zarr store of several.
+    """Read a CF forecast whole: a netCDF file or a Zarr store, ours or another program's. North first.
 
     Raises:
-        DataError: Not a forecast file: what is missing is named, with the file.
+        DataError: Not a forecast, see `open_forecast_file`, or rates that are negative or infinite, see
+            `ForecastFile.read`: what was found is named, with the file.
     """
-    path = Path(path)
-    with open_dataset(path) as dataset:
-        return _from_dataset(dataset, path)
-
-
-def open_dataset(path: str | Path) -> xr.Dataset:
-    """The dataset of a forecast file or store, lazily.
-
-    Raises:
-        DataError: It is not there, or cannot be read.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"there is no forecast file {path}")
-    try:
-        return (
-            xr.open_zarr(path, consolidated=False, decode_timedelta=False)
-            if path.is_dir()
-            else xr.open_dataset(path, decode_timedelta=False)
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} cannot be read as netCDF or Zarr: {error}", "give a CF forecast file") from error
-
-
-def lead_times_of(dataset: xr.Dataset, path: Path) -> np.ndarray:
-    """The lead times of a forecast file of our layout, timedelta64[s]."""
-    lead = _find(dataset, "forecast_period", path)
-    return period_of(lead.values, lead.attrs.get("units"), path)
-
-
-def _from_dataset(dataset: xr.Dataset, path: Path) -> Forecast:
-    rate = _find(dataset, "rainfall_rate", path)
-    if rate.attrs.get("units") not in UNITS:
-        raise DataError(f"{path}: rain rate has units {rate.attrs.get('units')!r}, expected 'mm h-1'")
-    issue = _find(dataset, "forecast_reference_time", path)
-    names: dict[Hashable, str] = {rate.dims[-2]: "y", rate.dims[-1]: "x"}
-    if "time" in rate.dims:
-        lead_times = (interval_ends(dataset, "time", path)[0] - issue.values).astype("timedelta64[s]")
-        names["time"] = "lead_time"
-    else:
-        lead = _find(dataset, "forecast_period", path)
-        lead_times = period_of(lead.values, lead.attrs.get("units"), path)
-        names |= {lead.dims[0]: "lead_time", issue.dims[0]: "issue_time"}
-    # A bare Variable: renaming its axes touches no index.
-    field = xr.Variable([names.get(axis, str(axis)) for axis in rate.dims], rate.values)
-    field = field.set_dims({axis: field.sizes.get(axis, 1) for axis in AXES}).transpose(*AXES)
-    mapping = dataset[rate.attrs.get("grid_mapping", "crs")].attrs
-    if not (mapping.get("crs_wkt") or mapping.get("spatial_ref")):
-        raise DataError(f"{path}: the grid mapping has no crs_wkt")
-    attributes = dict(dataset.attrs)
-    interval = attributes.pop("interval_minutes", None)
-    chances, thresholds = _chances(dataset)
+    file = open_forecast_file(path)
+    attributes = {key: value for key, value in file.attributes.items() if key not in ("model", "interval_minutes")}
     return Forecast(
-        field.values,
-        issue.values,
-        lead_times,
-        Grid(
-            dataset[rate.dims[-1]].values,
-            dataset[rate.dims[-2]].values,
-            mapping.get("crs_wkt") or mapping["spatial_ref"],
-        ),
-        str(attributes.pop("model", path.stem)),
-        None if interval is None else float(interval),
+        file.read_all(),
+        file.issue_times,
+        file.lead_times,
+        file.grid,
+        file.model or file.path.stem,
+        file.interval_minutes,
         attributes,
-        chances,
-        thresholds,
+        file.read_chances() if file.thresholds else None,
+        file.thresholds,
     )
-
-
-def period_of(values: np.ndarray, units: Any, path: Path) -> np.ndarray:
-    """Lead times in the units that a file declares, as timedelta64[s].
-
-    Raises:
-        DataError: The units are none of a length of time.
-    """
-    name = str(units).strip().lower()
-    seconds = PERIOD_UNITS.get(name, PERIOD_UNITS.get(name.removesuffix("s")))
-    if seconds is None or not name:
-        raise DataError(
-            f"{path}: lead times have units {units!r}, expected 'minutes'", "known are seconds, minutes, hours and days"
-        )
-    return np.asarray(np.round(np.asarray(values, dtype=np.float64) * seconds).astype("timedelta64[s]"))
-
-
-def interval_ends(dataset: xr.Dataset, name: Hashable, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Where the intervals of a time coordinate end, and their lengths [minutes]; the times and None without bounds.
-
-    The coordinate may stand at the start or the middle of the interval; a field is valid at its end.
-
-    Raises:
-        DataError: Bounds that do not fit the times.
-    """
-    time = dataset[name]
-    bounds = time.attrs.get("bounds") or time.encoding.get("bounds")
-    if bounds is None or bounds not in dataset.variables:
-        return time.values, None
-    edges = dataset[bounds].values
-    if edges.shape != (*time.shape, 2) or edges.dtype.kind != "M" or np.any(edges[..., 1] < edges[..., 0]):
-        raise DataError(f"{path}: the bounds '{bounds}' do not fit the times of '{name}'")
-    lengths = (edges[..., 1] - edges[..., 0]) / np.timedelta64(60, "s")
-    return np.where(lengths > 0, edges[..., 1], time.values), lengths
-
-
-def _chances(dataset: xr.Dataset) -> tuple[np.ndarray | None, tuple[float, ...]]:
-    """Chances (issue_time, lead_time, threshold, y, x) and their thresholds [mm/h], where the file has them."""
-    if CHANCES not in dataset:
-        return None, ()
-    values = dataset[CHANCES].values
-    values = values if values.ndim == 5 else values[None]
-    return values.swapaxes(1, 2), tuple(float(value) for value in dataset["threshold"].values)
-
-
-def _find(dataset: xr.Dataset, standard_name: str, path: Path) -> xr.DataArray:
-    for variable in dataset.variables:
-        if standard_name in (variable, dataset[variable].attrs.get("standard_name")):
-            return dataset[variable]
-    raise DataError(f"{path} is not a forecast file: it has no variable with standard_name '{standard_name}'")
 
 
 def space_coordinates(grid: Grid) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from nowcast.data.climate import RainClimate
-from nowcast.data.forecast import CHANCES, Forecast, lead_times_of, open_dataset
+from nowcast.data.forecast import Forecast
+from nowcast.data.forecast_file import open_forecast_file
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
 
@@ -227,14 +228,13 @@ def require_same(
     """
     wanted = {"model": forecaster.name, **_origin(forecaster, source, members, seed)}
     leads = np.arange(1, num_leads + 1) * source.step
-    with open_dataset(path) as dataset:
-        held = {key: dataset.attrs.get(key) for key in dict.fromkeys((*wanted, *_ORIGIN))}
-        differences = [(key, held[key], wanted.get(key)) for key in held if held[key] != wanted.get(key)]
-        found = lead_times_of(dataset, path)
-        if not np.array_equal(found, leads):
-            differences.append(("lead times [min]", _minutes(found), _minutes(leads)))
-        if (CHANCES in dataset) != chances:
-            differences.append(("probabilities", CHANCES in dataset, chances))
+    file = open_forecast_file(path)
+    held = {key: file.attributes.get(key) for key in dict.fromkeys((*wanted, *_ORIGIN))}
+    differences = [(key, held[key], wanted.get(key)) for key in held if held[key] != wanted.get(key)]
+    if not np.array_equal(file.lead_times, leads):
+        differences.append(("lead times [min]", _minutes(file.lead_times), _minutes(leads)))
+    if bool(file.thresholds) != chances:
+        differences.append(("probabilities", bool(file.thresholds), chances))
     if differences:
         shown = "; ".join(f"{key} is {theirs}, not {ours}" for key, theirs, ours in differences)
         raise ConfigError(

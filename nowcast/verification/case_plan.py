@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from nowcast.data.archive import RadarArchive
+from nowcast.data.forecast_file import ForecastFile
 from nowcast.errors import DataError
 from nowcast.verification.case_scores import Baseline, CaseJob
 from nowcast.verification.counts import Case, Comparison
-from nowcast.verification.forecast_files import ForecastFile
 from nowcast.verification.measures import FieldRules
 
 

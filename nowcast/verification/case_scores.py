@@ -14,10 +14,10 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.data.archive import RadarArchive, open_archive
+from nowcast.data.forecast_file import ForecastFile
 from nowcast.verification.counting import count_events, mask_digest
 from nowcast.verification.counts import Case, Comparison
 from nowcast.verification.evaluation import Example
-from nowcast.verification.forecast_files import ForecastFile
 from nowcast.verification.measures import FieldRules, field_sums
 from nowcast.verification.sums import Sums
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from nowcast.data.archive import RadarArchive, open_archive
+from nowcast.data.forecast_file import ForecastFile
 from nowcast.data.outputs import require_free
 from nowcast.errors import ConfigError, DataError
 from nowcast.verification.case_plan import plan_cases, require_fit
@@ -30,7 +31,7 @@ from nowcast.verification.counts import (
     check_thresholds,
 )
 from nowcast.verification.evaluation import Evaluation, best_and_worst
-from nowcast.verification.forecast_files import ForecastFile, group_by_model
+from nowcast.verification.forecast_files import group_by_model
 from nowcast.verification.measures import FieldRules, stack_cases
 from nowcast.verification.sums import Sums
 

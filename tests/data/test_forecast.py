@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 
 from nowcast.data.forecast import Forecast, load_forecast
+from nowcast.data.forecast_file import open_forecast_file
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
-from nowcast.verification.forecast_files import open_forecast_file
 
 CRS = {
     "laea": "+proj=laea +lat_0=55 +lon_0=10 +x_0=1950000 +y_0=-2100000 +ellps=WGS84",
@@ -109,13 +109,50 @@ def test_foreign_files_are_refused_by_name(tmp_path):
     with pytest.raises(DataError, match=r"text\.nc cannot be read"):
         load_forecast(tmp_path / "text.nc")
     xr.Dataset({"t": ("x", [1.0])}).to_netcdf(tmp_path / "other.nc")
-    with pytest.raises(DataError, match="no variable with standard_name 'rainfall_rate'"):
+    with pytest.raises(DataError, match=r"other\.nc holds no rain rate: no variable .* rainfall_rate, "):
         load_forecast(tmp_path / "other.nc")
     dataset = make_forecast().to_dataset()
     dataset["rainfall_rate"].attrs["units"] = "mm"
     dataset.drop_vars("time_bnds").to_netcdf(tmp_path / "units.nc")
     with pytest.raises(DataError, match="units 'mm', expected 'mm h-1'"):
         load_forecast(tmp_path / "units.nc")
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-2.0, "-2 mm/h"), (np.inf, "inf mm/h")])
+@pytest.mark.parametrize("name", ["f.nc", "f.zarr"])
+def test_rates_that_are_none_are_refused(tmp_path, name, value, shown):
+    forecast = make_forecast()
+    field = forecast.rain_rate.copy()
+    field[0, 0, 1, 2, 3] = value
+    path = dataclasses.replace(forecast, rain_rate=field).save(tmp_path / name)
+    message = (
+        rf"f\.\w+: 1 values of rainfall_rate are negative or infinite, such as {shown}, and not declared"
+    )
+    with pytest.raises(DataError, match=message) as refusal:
+        load_forecast(path)
+    assert "write NaN" in refusal.value.hint
+
+
+def test_a_file_of_another_program_is_loaded_north_first_in_mm_per_hour(tmp_path):
+    forecast = make_forecast(interval_minutes=None)
+    dataset = forecast.to_dataset().isel(y=slice(None, None, -1)).rename(time="step_time", rainfall_rate="pr")
+    attributes = {**dataset["pr"].attrs, "standard_name": "rainfall_flux", "units": "kg m-2 s-1"}
+    dataset["pr"] = (dataset["pr"].astype(float) / 3600).assign_attrs(attributes)
+    dataset.attrs = {"title": "theirs"}
+    dataset.to_netcdf(tmp_path / "theirs.nc")
+    loaded = load_forecast(tmp_path / "theirs.nc")
+    np.testing.assert_allclose(loaded.rain_rate, forecast.rain_rate, rtol=1e-6)
+    assert loaded.grid.matches(forecast.grid) and loaded.model == "theirs" and loaded.interval_minutes is None
+    np.testing.assert_array_equal(loaded.valid_times, forecast.valid_times)
+
+
+@pytest.mark.parametrize(("name", "issues"), [("f.nc", 1), ("f.zarr", 3)])
+def test_one_issue_time_is_a_part_of_the_whole(tmp_path, name, issues):
+    path = make_forecast(issues=issues).save(tmp_path / name)
+    file, whole = open_forecast_file(path), load_forecast(path)
+    for index, time in enumerate(file.issue_times):
+        leads = file.lead_times[1:]
+        np.testing.assert_array_equal(file.read(time, leads), whole.rain_rate[:, index, 1:])
 
 
 def test_axes_that_do_not_fit_are_refused():

@@ -18,6 +18,7 @@ import xarray as xr
 from nowcast.data.archive import RadarArchive, open_archive
 from nowcast.data.archive_writer import ArchiveWriter, write_archive
 from nowcast.data.forecast import Forecast, load_forecast
+from nowcast.data.forecast_file import open_forecast_file
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
 from nowcast.verification.compat import compat_rows
@@ -25,7 +26,7 @@ from nowcast.verification.counting import count_events_numpy
 from nowcast.verification.counts import Case
 from nowcast.verification.evaluate import evaluate
 from nowcast.verification.evaluation import Evaluation, best_and_worst, merge_evaluations
-from nowcast.verification.forecast_files import group_by_model, open_forecast_file
+from nowcast.verification.forecast_files import group_by_model
 from nowcast.verification.probabilistic import crps
 from nowcast.verification.score_table import score_rows
 from nowcast.verification.scores import csi, pool
