@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,55 @@ def test_on_one_set_of_counts_the_conventions_disagree() -> None:
     assert value(dry_end, "diffcast") == pytest.approx((0.8 + 0.0) / 2)
 
 
+def leaving_showers(comparison: str, *, cases: int = 8, leads: int = 12, side: int = 48) -> ContingencyCounts:
+    """Synthetic showers that leave the field, forecast a little too fast and too weak, in steps of 0.5 mm/h, seed 1.
+
+    Towards the end neither they nor their forecasts reach 5 mm/h anywhere: 0/0.
+    """
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:side, :side]
+    tables = []
+    for _ in range(cases):
+        row, column, size = rng.uniform(14, 34), rng.uniform(20, 30), rng.uniform(4, 7)
+        speed, rate = rng.uniform(2.5, 4), rng.uniform(12, 20)
+
+        def shower(lead: int, speed: float, rate: float, place: tuple[float, float, float]) -> np.ndarray:
+            row, column, size = place
+            field = rate * np.exp(-((y - row) ** 2 + (x - column - speed * lead) ** 2) / (2 * size**2))
+            return (np.round(field * 2) / 2).astype(np.float32)
+
+        place = row, column, size
+        observed = np.stack([shower(lead, speed, rate, place) for lead in range(1, leads + 1)])
+        forecast = np.stack([shower(lead, 1.15 * speed, 0.9 * rate, place) for lead in range(1, leads + 1)])
+        tables.append(count_events(forecast, observed, [5.0], comparison=comparison).table())  # type: ignore[arg-type]
+    table = np.array(tables)[None]
+    return ContingencyCounts(
+        ("net",),
+        tuple(Case("showers", np.datetime64("2000-01-01") + day) for day in range(cases)),
+        np.arange(1, leads + 1) * np.timedelta64(300, "s"),
+        np.array([5.0]),
+        *np.moveaxis(table, -1, 0),
+        pixels=np.full((cases, leads), side * side),
+        mask_digest=np.zeros((cases, leads), dtype=np.uint64),
+        comparison=comparison,  # type: ignore[arg-type]
+    )
+
+
+def test_the_spread_that_the_page_quotes_is_that_of_these_fields() -> None:
+    found = {name: value(leaving_showers(entry.comparison), name) for name, entry in CONVENTIONS.items()}
+    shown = {name: "undefined" if np.isnan(csi) else f"{csi:.3f}" for name, csi in found.items()}
+    quoted = dict(re.findall(r"^\| `(\w+)` \| (undefined|0\.\d{3}) \|$", page(), flags=re.MULTILINE))
+    assert quoted == shown
+    defined = sorted(float(csi) for csi in quoted.values() if csi != "undefined")
+    assert f"from {defined[0]:.2f} to {defined[-1]:.2f}" in page()
+
+
+def page() -> str:
+    import nowcast.verification
+
+    return (Path(nowcast.verification.__file__).parent / "CONVENTIONS.md").read_text(encoding="utf-8")
+
+
 def test_each_convention_follows_its_own_arithmetic() -> None:
     table = counts([8, 1], [2, 3], [0, 4])
     assert value(table, "hko7") == pytest.approx((8 / 10 + 1 / 8) / 2)
@@ -75,11 +125,8 @@ def test_an_unknown_convention_is_refused_with_the_known_ones() -> None:
 
 
 def test_the_page_explains_every_convention() -> None:
-    import nowcast.verification
-
-    page = (Path(nowcast.verification.__file__).parent / "CONVENTIONS.md").read_text(encoding="utf-8")
     for name, entry in CONVENTIONS.items():
-        assert f"`{name}`" in page and entry.source.split(",")[0] in page
+        assert f"`{name}`" in page() and entry.source.split(",")[0] in page()
 
 
 def test_met_lines_hold_header_and_counts() -> None:
