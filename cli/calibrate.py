@@ -16,6 +16,11 @@ BIAS_RANGE = (0.8, 1.25)
 MINIMUM_EVENTS, MINIMUM_CASES = 500, 5
 # Probabilities are binned by steps of a quarter in their logit, so that small ones are told apart.
 LOGIT_EDGES = (-9.0, 9.0, 73)
+# Rules for events that need no observation, and what they say of the area of an event.
+LABEL_FREE = {
+    "area": "as many pixels as in the last frame",
+    "expected-csi": "about as many pixels as in the last frame, so that the expected CSI is highest",
+}
 # More digits than any fit knows.
 DIGITS = 6
 
@@ -25,9 +30,9 @@ DIGITS = 6
 @click.argument("archives", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--rule",
-    type=click.Choice(["levels", "area", "keep"]),
+    type=click.Choice(["levels", *LABEL_FREE, "keep"]),
     help="Events of an exceedance head. levels (the usual one): fitted here. area: as many as in the last frame. "
-    "keep: as they are.",
+    "expected-csi: near that number, where the expected CSI is highest. keep: as they are.",
 )
 @click.option(
     "--probabilities/--no-probabilities",
@@ -64,8 +69,8 @@ def command(
     _require_something_to_do(bundle, folder, rule, probabilities)
     config, levels, chance_map = bundle.config, bundle.decision_levels, bundle.chance_map
     report: dict[str, Any] = {"model": str(folder), "thresholds_mm_h": list(bundle.thresholds_mm_h)}
-    if rule == "area":
-        chosen = config.model.model_copy(update={"decision": "area"})
+    if rule in LABEL_FREE:
+        chosen = config.model.model_copy(update={"decision": rule.replace("-", "_")})
         config, levels = config.model_copy(update={"model": chosen}), None
     parts = []
     if rule == "levels" or probabilities:
@@ -82,8 +87,8 @@ def command(
     if as_json:
         echo_json(report)
         return
-    if rule == "area":
-        click.echo(f"{folder}: each event covers as many pixels as in the last frame")
+    if rule in LABEL_FREE:
+        click.echo(f"{folder}: each event covers {LABEL_FREE[rule]}")
     if rule == "levels":
         _print_levels(folder, report)
     if probabilities:

@@ -104,8 +104,10 @@ class ModelConfig(Section):
     name: str = Field("encoder_forecaster", description="a registered forecaster")
     head: Literal["mean", "exceedance"] = Field("mean", description="one bounded field, or a chance a threshold")
     thresholds_mm_h: Thresholds = Field((0.1, 0.5, 1.0, 5.0, 10.0), description="exceedance: the thresholds, ascending")
-    decision: Literal["level", "area"] = Field(
-        "level", description="exceedance: events above a level (0.5, or as calibrated), or as many as in the last frame"
+    decision: Literal["level", "area", "expected_csi"] = Field(
+        "level",
+        description="exceedance: events above a level (0.5, or as calibrated), as many as in the last frame, or near "
+        "that number so that the expected CSI is highest",
     )
     hidden_channels: Integers | None = Field(None, description="hidden channels of each layer or level")
     kernel_size: Integers | None = Field(None, description="input-to-state kernel of each layer, or one for all")

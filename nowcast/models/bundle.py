@@ -81,10 +81,10 @@ class Bundle:
         return self.config.model.name
 
     @property
-    def keeps_area(self) -> bool:
-        """Whether events are as many as in the last frame, instead of those above fixed decision levels."""
+    def decision(self) -> str:
+        """How the events of an exceedance head are decided: "level" where levels are calibrated, else as configured."""
         model = self.config.model
-        return model.head == "exceedance" and model.decision == "area" and self.decision_levels is None
+        return model.decision if model.head == "exceedance" and self.decision_levels is None else "level"
 
     @property
     def head(self) -> Head:

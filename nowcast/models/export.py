@@ -107,7 +107,7 @@ def describe_program(bundle: Bundle, *, format: str, num_leads: int, difference:
         "thresholds_mm_h": list(model.thresholds_mm_h) if model.head == "exceedance" else None,
         "decision_levels": bundle.decision_levels,
         "chance_map": None if bundle.chance_map is None else bundle.chance_map.to_dict(),
-        "keeps_area": bundle.keeps_area,
+        "decision": bundle.decision,
         "frame": data.frame,
         "normalizer": bundle.normalizer.to_dict(),
         "step_seconds": bundle.step_seconds,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,12 +24,10 @@ from nowcast.models.heads import Exceedance
 from nowcast.models.inputs import rain_inputs
 from nowcast.models.moving_frame import into_moving_frame, out_of_moving_frame
 from nowcast.models.noise import WithNoise, draw_noise
+from nowcast.prediction.decisions import area_levels, expected_csi_levels
 
 # A model learns the motion of a pixel a step: another pixel size or step is another motion.
 PIXEL_SIZE_TOLERANCE = 0.01
-ROUNDING = 1e-12
-# Decision levels lie strictly between never and always.
-LEVEL_RANGE = (1e-6, 1.0 - 1e-6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,10 +212,11 @@ class Nowcaster:
         """
         head = self.bundle.head
         assert isinstance(head, Exceedance)
-        if self.bundle.keeps_area:
+        if self.bundle.decision != "level":
             moved = np.broadcast_to(output.last, (len(logits), *output.last.shape))
             moved = moved if output.motion is None else out_of_moving_frame(moved, output.motion)
-            head = replace(head, decision_levels=area_levels(logits, moved, head.thresholds_mm_h))
+            rule = area_levels if self.bundle.decision == "area" else expected_csi_levels
+            head = replace(head, decision_levels=rule(logits, moved, head.thresholds_mm_h))
         unknown = np.isnan(logits[:, 0])
         fields = head.rain_rate(torch.from_numpy(np.where(np.isnan(logits), -np.inf, logits)))
         return np.where(unknown, np.float32(np.nan), fields)
@@ -254,27 +253,3 @@ def _generator(seed: int, member: int) -> torch.Generator:
     """On the CPU, so that every device is given the same numbers."""
     state = np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-def area_levels(
-    logits: np.ndarray, moved: np.ndarray, thresholds_mm_h: Sequence[float]
-) -> tuple[tuple[float, ...], ...]:
-    """Decision levels, a row a lead time, at which each event covers as many pixels as in the last frame moved on.
-
-    It needs no observation and holds in any rain climate, but knows nothing of growth and decay. Only pixels that are
-    known count.
-
-    Args:
-        logits: (L, K, H, W) of an exceedance head, NaN where unknown.
-        moved: (L, H, W) rain rates of the last frame where they will be [mm/h], NaN in the same pixels.
-    """
-    levels = np.full(logits.shape[:2], LEVEL_RANGE[1])
-    for lead, rain_rate in enumerate(moved):
-        known = ~np.isnan(rain_rate) & ~np.isnan(logits[lead, 0])
-        for k, threshold in enumerate(thresholds_mm_h):
-            events = int(np.count_nonzero(rain_rate[known] >= threshold))
-            if events:
-                weakest = np.partition(logits[lead, k][known], -events)[-events]
-                # A little lower: a sigmoid taken alone and one taken of many differ in the last digit.
-                levels[lead, k] = torch.sigmoid(torch.tensor(weakest, dtype=torch.float64)) * (1 - ROUNDING)
-    return tuple(tuple(float(level) for level in row) for row in np.clip(levels, *LEVEL_RANGE))

@@ -47,7 +47,7 @@ def test_the_probabilities_of_the_file_are_nested_and_between_zero_and_one(
 def test_the_area_rule_replaces_levels(nowcast: Run, chances_run: Path, archive: Path) -> None:
     nowcast("calibrate", chances_run, archive, "--rule", "area")
     bundle = load_bundle(chances_run)
-    assert bundle.keeps_area and bundle.decision_levels is None
+    assert bundle.decision == "area" and bundle.decision_levels is None
 
 
 def test_a_mean_head_has_nothing_to_decide(nowcast: Run, run_folder: Path, archive: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,8 @@ from nowcast.errors import ConfigError
 from nowcast.models.bundle import Bundle
 from nowcast.models.heads import Exceedance
 from nowcast.models.registry import build_forecaster
-from nowcast.prediction.nowcaster import Nowcaster, area_levels
+from nowcast.prediction.decisions import area_levels, expected_csi_levels
+from nowcast.prediction.nowcaster import Nowcaster
 
 THRESHOLDS = (0.5, 2.0, 8.0)
 
@@ -104,9 +107,36 @@ def test_the_area_is_kept_where_the_rain_will_be() -> None:
         assert (np.count_nonzero(forecast >= threshold, axis=(1, 2)) == wanted).all() and wanted.max() > 0
 
 
-def test_a_dry_last_frame_gives_no_event() -> None:
+def test_the_expected_csi_is_the_mean_over_what_may_happen() -> None:
+    """All areas tried by hand: the best one lies where the formula of the expected CSI says, and within the slack."""
+    rng = np.random.default_rng(2)
+    chances = rng.beta(0.3, 1.0, (1, 1, 20, 20))
+    logits = np.log(chances / (1 - chances)).astype(np.float32)
+    chances = torch.sigmoid(torch.from_numpy(logits).double()).numpy()
+    order = np.sort(chances.ravel())[::-1]
+    happened = rng.random((4000, order.size)) < order
+    hits = happened.cumsum(axis=1)
+    number = np.arange(1, order.size + 1)
+    # The ratio of the means: CSI pooled over many such cases.
+    csi = hits.mean(axis=0) / (number + happened.sum(axis=1).mean() - hits.mean(axis=0))
+    best = int(csi.argmax()) + 1
+    moved = np.zeros((1, 20, 20), np.float32)
+    moved.ravel()[:best] = 1.0
+    ((level,),) = expected_csi_levels(logits, moved, (0.5,), slack=0.5)
+    assert abs(int((chances >= level).sum()) - best) <= 3
+    # Where the last frame had far more or less rain, the area stops at the slack.
+    for area in (best // 2, 2 * best):
+        moved = np.zeros((1, 20, 20), np.float32)
+        moved.ravel()[:area] = 1.0
+        ((level,),) = expected_csi_levels(logits, moved, (0.5,), slack=0.1)
+        wanted = round(area * (1.1 if area < best else 0.9))
+        assert int((chances >= level).sum()) == wanted
+
+
+@pytest.mark.parametrize("rule", [area_levels, expected_csi_levels])
+def test_a_dry_last_frame_gives_no_event(rule: Callable[..., tuple[tuple[float, ...], ...]]) -> None:
     logits = torch.zeros(2, 3, 8, 8)
-    head = Exceedance(Normalizer(), THRESHOLDS, area_levels(logits.numpy(), np.zeros((2, 8, 8)), THRESHOLDS))
+    head = Exceedance(Normalizer(), THRESHOLDS, rule(logits.numpy(), np.zeros((2, 8, 8)), THRESHOLDS))
     assert head.rain_rate(logits).max() < THRESHOLDS[0]
 
 
