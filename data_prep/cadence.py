@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def time_in_name(path: str) -> np.datetime64 | None:
     A check on the time inside, never in its place.
     """
     for pattern, form in NAME_PATTERNS:
-        for match in pattern.finditer(Path(path).name):
+        for match in pattern.finditer(os.path.basename(path)):
             try:
                 return np.datetime64(datetime.datetime.strptime("".join(match.groups()), form), "s")
             except ValueError:

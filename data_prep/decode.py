@@ -166,7 +166,7 @@ def file_stamp(path: str | Path) -> FileStamp:
     """Size, time of change and SHA-256 of a file; of a Zarr folder, those of the list of its files."""
     size, modified_ns = _state(path)
     digest = hashlib.sha256()
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         digest.update(repr(_listing(Path(path))).encode())
     else:
         with open(path, "rb") as file:
@@ -184,7 +184,7 @@ def _encode(frame: RadarFrame, options: DecodeOptions) -> DecodedFrame:
 
 
 def _state(path: str | Path) -> tuple[int, int]:
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         listing = _listing(Path(path))
         return sum(entry[1] for entry in listing), max((entry[2] for entry in listing), default=0)
     state = os.stat(path)

@@ -1,10 +1,13 @@
-"""Speed of ingest, each figure a ratio in one run: `python tests/benchmarks/bench_ingest.py [--quick]`.
+"""Speed of ingest, each figure a ratio in one run: `python -m tests.benchmarks.bench_ingest [--quick] [--only PART]`.
 
-1. Throughput of a whole ingest against bare decode plus encode of the same frames.
-2. One file against pySTEPS' importer of the same file (in its own unit, without time or archive), both best of three.
-3. Two processes against one.
-4. The rate while the archive grows, first against last fifth.
-5. A year at 5 minutes (105,120 slots of 512x512, sparse): seconds and memory to open and index.
+bare       a whole ingest against bare decode plus encode of the same frames
+importers  one file against pySTEPS' importer of it (in its own unit, without time or archive), and what share of our
+           time the C decoder alone takes
+workers    two processes against one, beside two bare decoders against one
+growing    the rate while the archive grows, first against last fifth
+year       a year at 5 minutes (105,120 slots of 512x512, sparse): seconds and memory to open and index
+
+`--quick` runs all but the importers on a few small files; both sides of a ratio must give the same frames, always.
 """
 
 from __future__ import annotations
@@ -20,18 +23,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import zlib
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from data_prep.ingest import ingest
+from data_prep.readers.gif import parse_gif
+from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import read_frames
 from nowcast.data.archive import open_archive
 from nowcast.data.archive_store import encode_chunk
 from nowcast.data.archive_writer import ArchiveWriter
 from nowcast.data.encoded_frame import encode_frame
 from nowcast.data.grid import Grid
+from tests.data_prep.readers.reader_files import write_pgm
 
 STEP = np.timedelta64(300, "s")
 START = np.datetime64("2023-01-01T00:00:00", "s")
@@ -42,7 +51,13 @@ EVENTS = {
     "fmi pgm 1226x760": ("radar/fmi/pgm/20160928", "*.pgm.gz"),
     "knmi h5 765x700": ("radar/KNMI/2010/08", "*.h5"),
     "opera h5 2200x1900": ("radar/OPERA/20180824", "*.hdf"),
+    "bom netcdf 512x512": ("radar/bom/prcp-cscn/2/2018/06/16", "*.nc"),
 }
+# Those whose date can be replaced in the bytes, so that they make an archive of many days.
+INGESTED = tuple(event for event in EVENTS if not event.startswith("bom"))
+WORKED_ON = "fmi pgm 1226x760"
+# What the corners of the small files fit.
+PGM_SHAPE = (6, 4)
 
 
 def seconds(function: Callable[[], object], repeats: int = 1) -> float:
@@ -60,11 +75,28 @@ def files_of(data: Path, event: str) -> list[Path]:
     return sorted((data / folder).glob(pattern))
 
 
-def bare(paths: list[Path]) -> None:
-    """Decode and compress, and nothing else: no quality step, digest, mask, manifest, commit."""
+def bare(paths: list[Path]) -> list[bytes]:
+    """Decode and compress, and nothing else: no quality step, digest, mask, manifest, commit; the last chunks.
+
+    As in an ingest, the quality index stays where it is.
+    """
+    chunks: deque[bytes] = deque(maxlen=8)
     for path in paths:
-        for frame in read_frames(path):
-            encode_chunk(frame.rain_rate)
+        for frame in read_frames(path, options=ReadOptions(read_quality=False)):
+            chunks.append(encode_chunk(frame.rain_rate))
+    return list(chunks)
+
+
+def require_same(paths: list[Path], archive: Path) -> int:
+    """The number of frames of an archive, which must hold every frame of the files, and its last ones as they are."""
+    stored = open_archive(archive)
+    frames = [frame for path in paths[-3:] for frame in read_frames(path)]
+    for frame in frames:
+        capped = np.minimum(frame.rain_rate, np.float32(stored.attrs["rate_cap_mmh"]))
+        np.testing.assert_array_equal(stored.frame(frame.valid_time), capped)
+    number = int(stored.present.sum())
+    assert number == len(paths), f"{number} frames of {len(paths)} files"
+    return number
 
 
 def fresh_ingest(paths: list[Path], folder: Path, workers: int = 1) -> None:
@@ -96,36 +128,27 @@ def _on_another_day(content: bytes, copy: int) -> bytes:
     return content.replace(b"20180824", b"201808%02d" % (10 + copy))
 
 
-def cpu_seconds(function: Callable[[], object], repeats: int) -> float:
-    """Least processor time of some runs: what a busy machine does not distort."""
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        function()
-        times.append(time.process_time() - started)
-    return min(times)
-
-
-def against_bare(data: Path, folder: Path, repeats: int) -> None:
+def against_bare(sets: Mapping[str, list[Path]], folder: Path, repeats: int) -> None:
     print("\nthroughput of ingest / bare decode + encode (wanted: 0.8), wall time and processor time")
-    for event in EVENTS:
-        paths = repeated(data, event, folder, copies=COPIES)
+    for event, paths in sets.items():
         bare(paths[:2])
-        plain, whole = [], []
+        walls, processors = [], []
         for _ in range(repeats):  # one beside the other, so that a busy machine slows both
-            plain.append(seconds(lambda paths=paths: bare(paths)))  # type: ignore[misc]
-            whole.append(seconds(lambda paths=paths: fresh_ingest(paths, folder)))  # type: ignore[misc]
-        plain_cpu = cpu_seconds(lambda paths=paths: bare(paths), repeats)  # type: ignore[misc]
-        whole_cpu = cpu_seconds(lambda paths=paths: fresh_ingest(paths, folder), repeats)  # type: ignore[misc]
-        frames = int(open_archive(folder / "a.zarr").present.sum())
-        bare_ms, ingest_ms = (1000 * min(times) / len(paths) for times in (plain, whole))
+            for work in (lambda paths=paths: bare(paths), lambda paths=paths: fresh_ingest(paths, folder)):
+                wall, processor = time.perf_counter(), time.process_time()
+                work()
+                walls.append(time.perf_counter() - wall)
+                processors.append(time.process_time() - processor)
+        frames = require_same(paths, folder / "a.zarr")
+        bare_ms, ingest_ms = (1000 * min(walls[side::2]) / frames for side in (0, 1))
+        bare_cpu, ingest_cpu = (1000 * min(processors[side::2]) / frames for side in (0, 1))
         print(
-            f"  {event:<20} {bare_ms:7.1f} ms bare, {ingest_ms:7.1f} ms ingest a frame, "
-            f"ratio {bare_ms / ingest_ms:.2f}, of processor time {plain_cpu / whole_cpu:.2f} ({frames} frames)"
+            f"  {event:<20} {bare_ms:7.2f} ms bare, {ingest_ms:7.2f} ms ingest a frame, "
+            f"ratio {bare_ms / ingest_ms:.2f}; processor {bare_cpu:7.2f} and {ingest_cpu:7.2f} ms, ratio {bare_cpu / ingest_cpu:.2f} ({frames} frames)"
         )
 
 
-def against_pysteps(data: Path) -> None:
+def against_pysteps(data: Path, repeats: int = 9) -> None:
     try:
         from pysteps.io import importers
     except ImportError:
@@ -137,29 +160,62 @@ def against_pysteps(data: Path) -> None:
         "fmi pgm 1226x760": lambda path: importers.import_fmi_pgm(str(path), gzipped=True),
         "knmi h5 765x700": lambda path: importers.import_knmi_hdf5(str(path), qty="ACRR", accutime=5.0, pixelsize=1.0),
         "opera h5 2200x1900": lambda path: importers.import_odim_hdf5(str(path), qty="RATE"),
+        "bom netcdf 512x512": lambda path: importers.import_bom_rf3(str(path)),
     }
     for event, read in theirs.items():
         path = files_of(data, event)[1]
-        ours_s, theirs_s = np.inf, np.inf
-        for _ in range(5):
-            ours_s = min(ours_s, seconds(lambda path=path: list(read_frames(path))))  # type: ignore[misc]
-            theirs_s = min(theirs_s, seconds(lambda path=path, read=read: read(path)))  # type: ignore[misc]
+        works = (lambda path=path: list(read_frames(path)), lambda path=path, read=read: read(path), _decoder(path))
+        times = np.full((repeats, 3), np.inf)
+        for repeat in range(repeats):
+            for side, work in enumerate(works):
+                started = time.process_time()
+                work()
+                times[repeat, side] = time.process_time() - started
+        ours, other, decoder = 1000 * times.min(axis=0)
         print(
-            f"  {event:<20} {1000 * ours_s:7.1f} ms ours, {1000 * theirs_s:7.1f} ms pySTEPS, x{theirs_s / ours_s:.1f}"
+            f"  {event:<20} {ours:7.2f} ms ours, {other:7.2f} ms pySTEPS, x{other / ours:.1f}; "
+            f"the decoder alone {decoder:7.2f} ms, {decoder / ours:.0%} of ours (processor time)"
         )
 
 
-def two_workers(data: Path, folder: Path, copies: int) -> None:
-    """Long enough that the start of the processes counts little."""
-    paths = repeated(data, "fmi pgm 1226x760", folder, copies)
+def _decoder(path: Path) -> Callable[[], object]:
+    """What unpacks the pixels of a file, and nothing else: zlib, LZW, HDF5's filters."""
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        return lambda: zlib.decompress(content, wbits=31)
+    if content[:4] == b"GIF8":
+        gif = parse_gif(content)
+        return gif.indices
+
+    def arrays() -> None:
+        with h5py.File(path) as file:
+            fields: list[h5py.Dataset] = []
+            file.visititems(lambda name, found: fields.append(found) if _is_field(found) else None)
+            for found in fields:
+                found[()]
+
+    return arrays
+
+
+def _is_field(found: object) -> bool:
+    return isinstance(found, h5py.Dataset) and found.ndim == 2 and found.size > 10_000
+
+
+def two_workers(paths: list[Path], folder: Path, repeats: int) -> None:
+    """Long enough that the start of the processes counts little; that is told, too."""
     one, two = np.inf, np.inf
-    for _ in range(2):
+    for _ in range(repeats):
         one = min(one, seconds(lambda: fresh_ingest(paths, folder, workers=1)))
+        frames = require_same(paths, folder / "a.zarr")
         two = min(two, seconds(lambda: fresh_ingest(paths, folder, workers=2)))
+        assert require_same(paths, folder / "a.zarr") == frames
+    start = seconds(lambda: fresh_ingest(paths[:26], folder, workers=2)) - 26 * two / frames
     alone, side = _scaling(paths[:80])
     print(f"\nthe machine itself: 2 bare decoders at once do x{2 * alone / side:.2f} of what one does alone")
-    number = f"{len(paths)} files, {int(open_archive(folder / 'a.zarr').present.sum())} frames"
-    print(f"\n2 workers / 1 (wanted: 1.7): {one:.1f} s with 1, {two:.1f} s with 2, x{one / two:.2f} ({number})")
+    print(
+        f"2 workers / 1 (wanted: 1.7): {one:.1f} s with 1, {two:.1f} s with 2, x{one / two:.2f} ({frames} frames); "
+        f"of that {start:.1f} s are the start of the processes and of the archive"
+    )
 
 
 def _scaling(paths: list[Path]) -> tuple[float, float]:
@@ -170,6 +226,18 @@ def _scaling(paths: list[Path]) -> tuple[float, float]:
     alone = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     return alone, max(float(process.communicate()[0]) for process in both)
+
+
+def small_files(folder: Path, number: int) -> list[Path]:
+    """A few FMI files of some pixels."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    paths = []
+    for index in range(number):
+        values = random.integers(0, 120, PGM_SHAPE).astype(np.uint8)
+        stamp = re.sub(r"[-T:]", "", str(START + index * STEP))[:12]
+        paths.append(write_pgm(folder / f"{index}.pgm.gz", values, obstime=stamp))
+    return paths
 
 
 def growing(folder: Path, frames: int, shape: tuple[int, int]) -> None:
@@ -200,13 +268,13 @@ def _at(encoded: object, index: int) -> object:
     return dataclasses.replace(encoded, time=START + index * STEP)  # type: ignore[type-var]
 
 
-def year(folder: Path) -> None:
+def year(folder: Path, slots: int = YEAR_SLOTS) -> None:
     """Opened in a process of its own, so that its memory is its own."""
     rain = np.zeros((512, 512), dtype=np.float32)
     grid = Grid.from_corner(0.0, 0.0, 1000.0, 1000.0, (512, 512), "EPSG:3035")
     shutil.rmtree(folder / "y.zarr", ignore_errors=True)
     with ArchiveWriter.create(folder / "y.zarr", grid, first_time=START, step=STEP) as writer:
-        for index in (*range(0, YEAR_SLOTS, 997), YEAR_SLOTS - 1):
+        for index in (*range(0, slots, 997), slots - 1):
             writer.put(_at(encode_frame(START, rain), index))  # type: ignore[arg-type]
     code = (
         "import re, sys, time\n"
@@ -223,29 +291,59 @@ def year(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder / "y.zarr")], capture_output=True, text=True, check=True
     )
-    took, kilobytes, slots = done.stdout.split()
+    took, kilobytes, found = done.stdout.split()
+    assert int(found) == slots
     print(
         f"\na year at 5 minutes, {slots} slots of 512x512, sparse: opened, indexed and fingerprinted in "
         f"{float(took):.2f} s, {int(kilobytes) / 1024:.0f} MB at most in the process (wanted: 2 s, 1 GB)"
     )
 
 
-def main() -> None:
+PARTS = ("bare", "importers", "workers", "growing", "year")
+
+
+def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("NOWCAST_TEST_DATA", "../shared/data")))
-    parser.add_argument("--quick", action="store_true", help="Small sizes, synthetic parts alone.")
-    arguments = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="A few small files of its own.")
+    parser.add_argument("--only", choices=PARTS, action="append", help="This part alone; may be given again.")
+    parser.add_argument("--events", nargs="*", help="For the parts bare and importers: names that begin so.")
+    parser.add_argument("--copies", type=int, default=COPIES, help="How many days an event is repeated on.")
+    arguments = parser.parse_args(given)
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, NumPy {np.__version__}; best of several; seed 0")
     logging.disable(logging.WARNING)
+    parts = arguments.only or PARTS
     with tempfile.TemporaryDirectory(prefix="bench_ingest_") as scratch:
         folder = Path(scratch)
-        if not arguments.quick and (arguments.data / "radar").is_dir():
-            against_bare(arguments.data, folder, repeats=2)
-            against_pysteps(arguments.data)
-            two_workers(arguments.data, folder, copies=COPIES)
-        growing(folder, 100 if arguments.quick else 2015, (64, 64) if arguments.quick else (1226, 760))
-        year(folder)
+        if arguments.quick:
+            run(folder, parts, {"fmi pgm small": small_files(folder / "in", 30)}, repeats=1, grown=(20, (64, 64)))
+        else:
+            names = [name for name in INGESTED if not arguments.events or name.startswith(tuple(arguments.events))]
+            wanted = names if "bare" in parts else [WORKED_ON] if "workers" in parts else []
+            sets = {name: repeated(arguments.data, name, folder, arguments.copies) for name in wanted}
+            if "importers" in parts:
+                against_pysteps(arguments.data)
+            run(folder, parts, sets, repeats=3, grown=(2015, (1226, 760)))
     print(f"\npeak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+def run(
+    folder: Path,
+    parts: Sequence[str],
+    sets: Mapping[str, list[Path]],
+    *,
+    repeats: int,
+    grown: tuple[int, tuple[int, int]],
+) -> None:
+    """The parts that need no data, and those on the files that are given."""
+    if "bare" in parts:
+        against_bare(sets, folder, repeats)
+    if "workers" in parts:
+        two_workers(sets.get(WORKED_ON) or next(iter(sets.values())), folder, repeats=1)
+    if "growing" in parts:
+        growing(folder, *grown)
+    if "year" in parts:
+        year(folder, YEAR_SLOTS if grown[0] > 100 else 300)
 
 
 if __name__ == "__main__":
