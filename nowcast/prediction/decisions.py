@@ -17,9 +17,9 @@ import torch
 LEVEL_RANGE = (1e-6, 1.0 - 1e-6)
 # A sigmoid taken alone and one taken of many differ in the last digit; a level is put a little lower than its pixel.
 ROUNDING = 1e-12
-# How far the area of the highest expected CSI may lie from that of the last frame: small chances are never so well
-# calibrated that they should decide alone.
-AREA_SLACK = 0.1
+# Where the area of the highest expected CSI is sought, in areas of the last frame: small chances are never so well
+# calibrated that they should decide alone, and of heavy rain a forecast that is unsure would say ever less.
+AREA_RANGE = (1.0, 1.1)
 
 
 def area_levels(
@@ -33,26 +33,26 @@ def area_levels(
         logits: (L, K, H, W) of an exceedance head, NaN where unknown.
         moved: (L, H, W) rain rates of the last frame where they will be [mm/h], NaN where unknown.
     """
-    return _levels(logits, moved, thresholds_mm_h, 0.0)
+    return _levels(logits, moved, thresholds_mm_h, (1.0, 1.0))
 
 
 def expected_csi_levels(
-    logits: np.ndarray, moved: np.ndarray, thresholds_mm_h: Sequence[float], slack: float = AREA_SLACK
+    logits: np.ndarray, moved: np.ndarray, thresholds_mm_h: Sequence[float], areas: tuple[float, float] = AREA_RANGE
 ) -> tuple[tuple[float, ...], ...]:
     """Decision levels, a row a lead time, of the area with the highest expected CSI near that of `area_levels`.
 
     Of the n likeliest pixels, with the sum c_n of their chances out of c in all, the expected hits are c_n and hits,
-    false alarms and misses together n + c - c_n. The best n is sought within a share of `slack` of the area of the
-    last frame moved on.
+    false alarms and misses together n + c - c_n.
 
     Args:
         logits, moved: As for `area_levels`.
+        areas: The best n is sought between these multiples of the area of the last frame moved on.
     """
-    return _levels(logits, moved, thresholds_mm_h, slack)
+    return _levels(logits, moved, thresholds_mm_h, areas)
 
 
 def _levels(
-    logits: np.ndarray, moved: np.ndarray, thresholds_mm_h: Sequence[float], slack: float
+    logits: np.ndarray, moved: np.ndarray, thresholds_mm_h: Sequence[float], areas: tuple[float, float]
 ) -> tuple[tuple[float, ...], ...]:
     levels = np.full(logits.shape[:2], LEVEL_RANGE[1])
     for lead, rain_rate in enumerate(moved):
@@ -62,14 +62,14 @@ def _levels(
             if area:
                 # In double precision, as the head takes it.
                 chances = torch.sigmoid(torch.from_numpy(logits[lead, k][known]).double()).numpy()
-                levels[lead, k] = _level_near(chances, area, slack) * (1 - ROUNDING)
+                levels[lead, k] = _level_near(chances, *(round(area * share) for share in areas)) * (1 - ROUNDING)
     return tuple(tuple(float(level) for level in row) for row in np.clip(levels, *LEVEL_RANGE))
 
 
-def _level_near(chances: np.ndarray, area: int, slack: float) -> float:
-    """The chance of the last pixel that is forecast, of chances (n,)."""
-    fewest = max(1, round(area * (1 - slack)))
-    most = min(chances.size, max(fewest, round(area * (1 + slack))))
+def _level_near(chances: np.ndarray, fewest: int, most: int) -> float:
+    """The chance of the last pixel that is forecast, of chances (n,), with the highest expected CSI."""
+    most = min(chances.size, most)
+    fewest = max(1, min(fewest, most))
     likeliest = np.sort(np.partition(chances, -most)[-most:])[::-1]
     if fewest == most:
         return float(likeliest[-1])

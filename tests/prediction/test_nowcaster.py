@@ -122,13 +122,13 @@ def test_the_expected_csi_is_the_mean_over_what_may_happen() -> None:
     best = int(csi.argmax()) + 1
     moved = np.zeros((1, 20, 20), np.float32)
     moved.ravel()[:best] = 1.0
-    ((level,),) = expected_csi_levels(logits, moved, (0.5,), slack=0.5)
+    ((level,),) = expected_csi_levels(logits, moved, (0.5,), areas=(0.5, 1.5))
     assert abs(int((chances >= level).sum()) - best) <= 3
-    # Where the last frame had far more or less rain, the area stops at the slack.
+    # Where the last frame had far more or less rain, the area stops at a bound.
     for area in (best // 2, 2 * best):
         moved = np.zeros((1, 20, 20), np.float32)
         moved.ravel()[:area] = 1.0
-        ((level,),) = expected_csi_levels(logits, moved, (0.5,), slack=0.1)
+        ((level,),) = expected_csi_levels(logits, moved, (0.5,), areas=(0.9, 1.1))
         wanted = round(area * (1.1 if area < best else 0.9))
         assert int((chances >= level).sum()) == wanted
 
