@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +46,10 @@ def real_events() -> Iterator[tuple[str, np.ndarray]]:
             yield name, np.stack([f.rain_rate for f in sorted(frames, key=lambda frame: frame.valid_time)])
 
 
-def methods() -> dict[str, FramesForecaster]:
+def methods(*, alone: bool = False) -> dict[str, FramesForecaster]:
     """Ours, and those of pySTEPS that can be made here."""
     found: dict[str, FramesForecaster] = {f.name: f for f in (Persistence(), Extrapolation(), ScaleDecay())}
-    for kind in (PystepsLucasKanade, PystepsSprog):
+    for kind in () if alone else (PystepsLucasKanade, PystepsSprog):
         try:
             found[kind.name + ", our motion"] = kind(estimate_motion)
             found[kind.name] = kind()
@@ -101,13 +101,14 @@ def judge(mean: dict[str, np.ndarray], seconds: dict[str, float]) -> bool:
     return kept
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="a run of seconds on synthetic rain, for CI")
     parser.add_argument("--every", type=int, default=2, help="distance of issue times [frames]")
-    options = parser.parse_args()
+    parser.add_argument("--alone", action="store_true", help="without the other packages, whose import takes longer")
+    options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
-    forecasters = methods()
+    forecasters = methods(alone=options.alone)
     if options.tiny:
         from data_prep.synthetic_rain import synthetic_rain
 

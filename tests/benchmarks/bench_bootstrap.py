@@ -11,6 +11,7 @@ import argparse
 import resource
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,10 +33,10 @@ def plain_bootstrap(table: np.ndarray, blocks: np.ndarray, replicates: int, seed
     return np.stack(out)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="a run of seconds, for CI; no bound is judged")
-    tiny = parser.parse_args().tiny
+    tiny = parser.parse_args(arguments).tiny
     cases, leads, replicates = (200, 3, 500) if tiny else (6053, 20, 10_000)
     rng = np.random.default_rng(0)
     table = np.empty((3, cases, leads, 6, 4), dtype=np.int64)
