@@ -144,7 +144,8 @@ def against_bare(sets: Mapping[str, list[Path]], folder: Path, repeats: int) -> 
         bare_cpu, ingest_cpu = (1000 * min(processors[side::2]) / frames for side in (0, 1))
         print(
             f"  {event:<20} {bare_ms:7.2f} ms bare, {ingest_ms:7.2f} ms ingest a frame, "
-            f"ratio {bare_ms / ingest_ms:.2f}; processor {bare_cpu:7.2f} and {ingest_cpu:7.2f} ms, ratio {bare_cpu / ingest_cpu:.2f} ({frames} frames)"
+            f"ratio {bare_ms / ingest_ms:.2f}; processor {bare_cpu:7.2f} and {ingest_cpu:7.2f} ms, "
+            f"ratio {bare_cpu / ingest_cpu:.2f} ({frames} frames)"
         )
 
 
