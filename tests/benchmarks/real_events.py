@@ -1,20 +1,26 @@
 """Leave one event out: train on real radar events, score on one that training never saw, beside the baselines.
 
-    python -m tests.benchmarks.real_events -o FOLDER [--data FOLDER] [--held-out mch16,...] [--seeds 0,1] [--set a.b=1]
+    python -m tests.benchmarks.real_events -o FOLDER [--data FOLDER] [--held-out mch16,...] [--seeds 0,1,2]
+        [--variants net,base-only,...]
 
-Goes on where it stopped: what is in FOLDER already is not made again. Prints one Markdown table; the counts, scores
-and reports stay in FOLDER. Each event is one storm, so the table describes and does not rank.
+Goes on where it stopped: what is in FOLDER already is not made again, and several calls may share the work of one
+folder if they hold out other events. Prints Markdown tables; forecasts, counts, scores and reports stay in FOLDER.
+Each event is one storm, so the tables describe and do not rank.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
+import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import numpy as np
+
+from nowcast.data.archive import open_archive
 from nowcast.verification.counts import ContingencyCounts
 from nowcast.verification.scores import csi, frequency_bias, pool
 
@@ -25,8 +31,22 @@ EVENTS = {
     "knmi": "radar/KNMI/2010/08",
 }
 THRESHOLDS = "0.1,0.5,1,5,10"
-BASELINES = "persistence,extrapolation,scale-decay,pysteps-lk,pysteps-sprog"
+BASELINES = ("persistence", "extrapolation", "scale-decay", "pysteps-lk", "pysteps-sprog")
 EVERY = "15min"
+# The first issue time is that of this frame, so that every model has its inputs; the last has a whole future.
+FIRST, LEADS = 5, 12
+# What differs from the preset.
+VARIANTS = {
+    "net": (),
+    "base-only": ("training.max_steps=1", "training.warmup_steps=0", "training.learning_rate=1e-9"),
+    "no-base": ("model.base=false",),
+    "fixed-frame": ("data.frame=fixed",),
+    "area": ("model.decision=area",),
+    "level": ("model.decision=level",),
+    "unet": ("model.name=unet", "model.hidden_channels=[32, 48, 64]"),
+}
+# One window and octave for the table: FSS at 1 mm/h in windows of about 11 km, power about 8 km, both at 30 min.
+FSS_PIXELS, FSS_THRESHOLD, OCTAVE_KM, MINUTES = 11, 1.0, 8.0, 30.0
 
 
 def nowcast(*words: object) -> None:
@@ -34,49 +54,92 @@ def nowcast(*words: object) -> None:
     command = [sys.executable, "-m", "cli.main", *(str(word) for word in words)]
     print("$ nowcast", *command[3:], flush=True)
     done = subprocess.run(command, check=False)
-    # 5: finished, but the last issue times have no observed future.
+    # 5: finished, but some issue times have no observed future.
     if done.returncode not in (0, 5):
         raise SystemExit(f"the command above left with {done.returncode}")
 
 
-def run_event(held_out: str, seed: int, arguments: argparse.Namespace) -> Path:
-    """Train without the event, forecast it, score it; the folder of its scores."""
+def predict(model: object, archive: Path, forecasts: Path) -> None:
+    """Forecasts at the issue times of the comparison; a folder that is there is whole."""
+    if forecasts.exists():
+        return
+    times = open_archive(archive).times
+    first, last = (str(times[index].astype("datetime64[s]")) for index in (FIRST, len(times) - 1 - LEADS))
+    draft = forecasts.with_name(forecasts.name + ".part")
+    minutes = ("--minutes", 60)
+    nowcast(
+        "predict", model, archive, "--every", EVERY, "--from", first, "--to", last, *minutes, "-o", draft, "--resume"
+    )
+    draft.rename(forecasts)
+
+
+def run_event(held_out: str, variant: str, seed: int, arguments: argparse.Namespace) -> Path:
+    """Train without the event, forecast it, score it beside the baselines; the folder of its scores."""
     folder: Path = arguments.output
     archives = {name: folder / f"{name}.zarr" for name in EVENTS}
     for name, source in EVENTS.items():
         if not archives[name].exists():
             nowcast("ingest", Path(arguments.data) / source, "-o", archives[name])
-    tag = f"{held_out}-seed{seed}"
+    for name in BASELINES:
+        predict(name, archives[held_out], folder / "baselines" / f"{held_out}-{name}")
+    tag = f"{held_out}-{variant}-seed{seed}"
     run, forecasts, skill = (folder / f"{tag}-{kind}" for kind in ("run", "forecasts", "skill"))
     if not (run / "model").exists():
         others = [path for name, path in archives.items() if name != held_out]
-        settings = [part for setting in arguments.set for part in ("--set", setting)]
+        settings = (f"training.seed={seed}", *VARIANTS[variant])
+        options = [part for setting in settings for part in ("--set", setting)]
         cache = ["--cache", folder / "cache", "--overwrite"]
-        nowcast(
-            "train", *others, "-c", arguments.preset, "-o", run, "--set", f"training.seed={seed}", *settings, *cache
-        )
+        nowcast("train", *others, "-c", arguments.preset, "-o", run, *options, *cache)
     if not skill.exists():
-        nowcast("predict", run, archives[held_out], "--every", EVERY, "-o", forecasts, "--resume")
-        against = ["--against", archives[held_out], "--threshold", THRESHOLDS, "--baseline", arguments.baselines]
-        nowcast("evaluate", f"net={forecasts}", *against, "-o", skill)
+        predict(run, archives[held_out], forecasts)
+        given = [f"net={forecasts}", *(f"{name}={folder / 'baselines' / f'{held_out}-{name}'}" for name in BASELINES)]
+        told = ["--threshold", THRESHOLDS, "--baseline", "none", "--scale", f"1,{FSS_PIXELS}"]
+        nowcast("evaluate", *given, "--against", archives[held_out], *told, "-o", skill)
         nowcast("report", skill, "-o", folder / f"{tag}.html", "--overwrite")
+        shutil.rmtree(forecasts)
     return skill
 
 
-def table(skills: dict[str, Path]) -> list[str]:
-    """Mean CSI over lead times and pooled frequency bias, a row for each event and model."""
+def described(skill: Path) -> dict[str, tuple[np.ndarray, np.ndarray, float, float]]:
+    """For each model: mean CSI over lead times, pooled bias, FSS, and the share of observed power that is left."""
+    counts = ContingencyCounts.load(skill / "counts.nc")
+    scores = csi(pool(counts, ("case",))).mean(axis=1)  # CSI of each lead time, then the mean over lead times
+    bias = frequency_bias(pool(counts, ("case", "lead_time")))
+    with (skill / "scores.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["lead_minutes"] and float(row["lead_minutes"]) == MINUTES]
+    found = {}
+    for index, model in enumerate(counts.models):
+        own = [row for row in rows if row["model"] == model]
+        fss = [r for r in own if r["metric"] == "fss" and float(r["threshold"]) == FSS_THRESHOLD]
+        wide = max(fss, key=lambda row: float(row["scale_km"]))
+        (power,) = (r for r in own if r["metric"] == "power_ratio" and float(r["scale_km"]) == OCTAVE_KM)
+        found[model] = scores[index], bias[index], float(wide["value"]), float(power["value"])
+    return found
+
+
+def table(skills: dict[tuple[str, str, int], Path]) -> list[str]:
+    """A row for each event and model; of a net the mean over its seeds, with the smallest and largest CSI."""
     lines = [
-        "| event | model | cases | " + " | ".join(f"CSI {t} mm/h" for t in THRESHOLDS.split(",")) + " | bias, same |"
+        f"| event | model | {' | '.join(f'CSI {t}' for t in THRESHOLDS.split(','))} | bias, same | FSS | power |",
+        "|---" * (5 + len(THRESHOLDS.split(","))) + "|",
     ]
-    lines.append("|---" * (4 + len(THRESHOLDS.split(","))) + "|")
-    for name, skill in skills.items():
-        counts = ContingencyCounts.load(skill / "counts.nc")
-        scores = csi(pool(counts, ("case",))).mean(axis=1)  # CSI of each lead time, then the mean over lead times
-        bias = frequency_bias(pool(counts, ("case", "lead_time")))
-        for row, model in enumerate(counts.models):
-            cells = " | ".join(f"{value:.3f}" for value in scores[row])
-            biases = "/".join(f"{value:.2f}" for value in bias[row])
-            lines.append(f"| {name} | {model} | {len(counts.cases)} | {cells} | {biases} |")
+    for event in dict.fromkeys(key[0] for key in skills):
+        variants = dict.fromkeys(key[1] for key in skills if key[0] == event)
+        for number, variant in enumerate(variants):
+            runs = [described(skills[key]) for key in skills if key[:2] == (event, variant)]
+            for model in runs[0]:
+                if model != "net" and number:
+                    continue
+                parts = runs if model == "net" else runs[:1]
+                scores = np.stack([part[model][0] for part in parts])
+                cells = [
+                    f"{low:.3f} ({least:.3f}-{most:.3f})" if len(parts) > 1 else f"{low:.3f}"
+                    for low, least, most in zip(scores.mean(0), scores.min(0), scores.max(0), strict=True)
+                ]
+                bias = "/".join(f"{value:.2f}" for value in np.mean([part[model][1] for part in parts], axis=0))
+                fss, power = (np.mean([part[model][index] for part in parts]) for index in (2, 3))
+                said = f"{variant}, {len(parts)} seed{'s' * (len(parts) > 1)}" if model == "net" else model
+                lines.append(f"| {event} | {said} | {' | '.join(cells)} | {bias} | {fss:.3f} | {power:.2f} |")
     return lines
 
 
@@ -85,20 +148,27 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--data", default=os.environ.get("NOWCAST_TEST_DATA", "../shared/data"))
     parser.add_argument("--held-out", default=",".join(EVENTS))
-    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--variants", default="net", help=f"of {', '.join(VARIANTS)}")
     parser.add_argument("--preset", default="radar_small")
-    parser.add_argument("--baselines", default=BASELINES)
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=VALUE")
+    parser.add_argument("--table-only", action="store_true", help="of what is in the folder")
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    skills = {
-        f"{event}, seed {seed}": run_event(event, int(seed), arguments)
-        for seed in arguments.seeds.split(",")
-        for event in arguments.held_out.split(",")
-    }
-    minutes = (time.monotonic() - began) / 60
-    print(f"\nMean CSI over lead times of 5 to 60 min on the same pixels; {minutes:.1f} min")
+    (arguments.output / "baselines").mkdir(parents=True, exist_ok=True)
+    skills = {}
+    for seed in map(int, arguments.seeds.split(",")):
+        for variant in arguments.variants.split(","):
+            for event in arguments.held_out.split(","):
+                skill = arguments.output / f"{event}-{variant}-seed{seed}-skill"
+                if not arguments.table_only:
+                    skill = run_event(event, variant, seed, arguments)
+                if skill.exists():
+                    skills[event, variant, seed] = skill
+    skills = dict(sorted(skills.items(), key=lambda item: list(EVENTS).index(item[0][0])))
+    print("\nMean CSI over lead times of 5 to 60 min and pooled frequency bias on the same pixels;")
+    print(
+        f"FSS at {FSS_THRESHOLD:g} mm/h in windows of {FSS_PIXELS} pixels, and power in the octave about {OCTAVE_KM:g} km"
+    )
+    print(f"as a share of the observed, both at {MINUTES:g} min")
     print("\n".join(table(skills)))
 
 
