@@ -165,10 +165,8 @@ def main() -> None:
                     skills[event, variant, seed] = skill
     skills = dict(sorted(skills.items(), key=lambda item: list(EVENTS).index(item[0][0])))
     print("\nMean CSI over lead times of 5 to 60 min and pooled frequency bias on the same pixels;")
-    print(
-        f"FSS at {FSS_THRESHOLD:g} mm/h in windows of {FSS_PIXELS} pixels, and power in the octave about {OCTAVE_KM:g} km"
-    )
-    print(f"as a share of the observed, both at {MINUTES:g} min")
+    print(f"FSS at {FSS_THRESHOLD:g} mm/h in windows of {FSS_PIXELS} pixels, and power as a share of the observed")
+    print(f"in the octave about {OCTAVE_KM:g} km, both at {MINUTES:g} min")
     print("\n".join(table(skills)))
 
 
