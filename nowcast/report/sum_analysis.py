@@ -114,6 +114,7 @@ def _analysis(
                 score.score,
                 pairs=places,
                 bounds=score.bounds,
+                scale=score.scale,
                 level=settings.level,
                 replicates=settings.shown_replicates,
                 seed=settings.seed,

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from nowcast.verification.bootstrap import Scale
 from nowcast.verification.continuous import ContinuousSums, pearson_correlation
 from nowcast.verification.sums import Sums, ratio
 
@@ -48,6 +49,11 @@ class SumScore:
     bounds: tuple[float, float]
     name: str
     single: tuple[str, Callable[[Any], np.ndarray]] | None = None
+
+    @property
+    def scale(self) -> Scale:
+        """Where its intervals are made: errors, which a few wet blocks rule, on their logarithm."""
+        return "log" if self.better == "lower" and self.bounds[0] == 0.0 else "linear"
 
     def of(self, sums: Sums) -> np.ndarray:
         """The score of sums with the leading axes (...), of shape (..., cell)."""

@@ -13,38 +13,14 @@ from nowcast.verification.scores import csi, far, pod, pool
 from tests.report.small_skill import small_evaluation
 
 # The entry of MET's data/table_files/met_header_columns_V12.0.txt for STAT, CTC.
+# fmt: off
 V12_CTC = [
-    "VERSION",
-    "MODEL",
-    "DESC",
-    "FCST_LEAD",
-    "FCST_VALID_BEG",
-    "FCST_VALID_END",
-    "OBS_LEAD",
-    "OBS_VALID_BEG",
-    "OBS_VALID_END",
-    "FCST_VAR",
-    "FCST_UNITS",
-    "FCST_LEV",
-    "OBS_VAR",
-    "OBS_UNITS",
-    "OBS_LEV",
-    "OBTYPE",
-    "VX_MASK",
-    "INTERP_MTHD",
-    "INTERP_PNTS",
-    "FCST_THRESH",
-    "OBS_THRESH",
-    "COV_THRESH",
-    "ALPHA",
-    "LINE_TYPE",
-    "TOTAL",
-    "FY_OY",
-    "FY_ON",
-    "FN_OY",
-    "FN_ON",
-    "EC_VALUE",
+    "VERSION", "MODEL", "DESC", "FCST_LEAD", "FCST_VALID_BEG", "FCST_VALID_END", "OBS_LEAD", "OBS_VALID_BEG",
+    "OBS_VALID_END", "FCST_VAR", "FCST_UNITS", "FCST_LEV", "OBS_VAR", "OBS_UNITS", "OBS_LEV", "OBTYPE", "VX_MASK",
+    "INTERP_MTHD", "INTERP_PNTS", "FCST_THRESH", "OBS_THRESH", "COV_THRESH", "ALPHA", "LINE_TYPE", "TOTAL", "FY_OY",
+    "FY_ON", "FN_OY", "FN_ON", "EC_VALUE",
 ]
+# fmt: on
 COUNTS = small_evaluation(cases=4, leads=3, hours_apart=7.25).counts
 
 
