@@ -61,9 +61,14 @@ def command(
     """
     from dataclasses import replace
 
-    from nowcast.models.bundle import find_bundle, load_bundle
+    from nowcast.errors import ConfigError
+    from nowcast.models.bundle import PRETRAINED_FOLDER, find_bundle, load_bundle
 
     folder = find_bundle(model)
+    if folder == PRETRAINED_FOLDER:
+        raise ConfigError(
+            "the pretrained model belongs to the package", f"copy {folder} to a folder of yours and calibrate that"
+        )
     bundle = load_bundle(folder)
     rule = rule or ("levels" if bundle.config.model.head == "exceedance" else "keep")
     _require_something_to_do(bundle, folder, rule, probabilities)

@@ -116,7 +116,7 @@ def _plain(value: Any) -> Any:
 
 
 def load_forecaster(name: str) -> Any:
-    """The forecaster a command names: persistence, extrapolation, scale-decay, a run folder or a bundle."""
+    """The forecaster a command names: persistence, extrapolation, scale-decay, pretrained, a run or a bundle."""
     from nowcast.prediction import baseline
 
     known = baseline(name)

@@ -43,7 +43,9 @@ def command(
     resume: bool,
     overwrite: bool,
 ) -> None:
-    """Forecast from ARCHIVE with MODEL: a run folder, a bundle, persistence, extrapolation or scale-decay."""
+    """Forecast from ARCHIVE with MODEL: a run folder or a bundle; pretrained (the model of the package, which learnt
+    synthetic rain alone, of 1 km and 5 min); persistence, extrapolation or scale-decay.
+    """
     import numpy as np
 
     from nowcast.data.archive import open_archive

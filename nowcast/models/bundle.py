@@ -28,6 +28,9 @@ from nowcast.models.registry import build_forecaster
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "bundle.json"
+# The name that stands for the model in the package, and where it lies, its card beside it.
+PRETRAINED = "pretrained"
+PRETRAINED_FOLDER = Path(__file__).with_name("pretrained")
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,18 +134,21 @@ def _rounded(value: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The bundle folder that a path means: itself, or the one inside a run folder.
+    """The bundle folder that a path means: itself, that inside a run folder, or for "pretrained" that of the package.
 
     Raises:
-        DataError: Neither is there.
+        DataError: None is there.
     """
     path = Path(path)
-    for candidate in (path, path / "model"):
+    candidates = [path, path / "model"]
+    if str(path) == PRETRAINED:
+        candidates.append(PRETRAINED_FOLDER)
+    for candidate in candidates:
         if (candidate / DESCRIPTION).is_file():
             return candidate
     raise DataError(
         f"{path} is neither a model bundle nor a run folder: there is no {DESCRIPTION} in it",
-        "give the folder that `nowcast train -o` wrote, or persistence or extrapolation",
+        "give the folder that `nowcast train -o` wrote, or pretrained, persistence, extrapolation or scale-decay",
     )
 
 
