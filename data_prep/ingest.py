@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -45,7 +45,7 @@ NAMES_COMPARED = 500
 # Files that are named as the ingest goes; all stand in the report and the manifest.
 FILES_LOGGED = 50
 # A commit comes after this time, or after so many times its own cost, or after so many bytes.
-COMMIT_SECONDS, COMMIT_COSTS, COMMIT_BYTES = 1.0, 20.0, 64 << 20
+COMMIT_SECONDS, COMMIT_COSTS, COMMIT_BYTES = 2.0, 30.0, 64 << 20
 # Whether frames fit together; the other attributes of a file describe it.
 ATTRIBUTES_KEPT = ("source_format", "institution", "source", "product", "license", "licence", "zr_a", "zr_b")
 
@@ -224,12 +224,12 @@ class _Run:
 
     def take_all(self, paths: Sequence[str], decoder: FileDecoder, *, already_done: int) -> None:
         done, total = already_done, already_done + len(paths)
-        results = decoder.files(paths)
+        decoded: dict[str, DecodedFile] = {}
         if self._writer is None:
-            first, plan = self._plan(results, paths, decoder)
-            self._create(plan)
-            results = chain(first, results)
-        for file in results:
+            self._create(self._plan(paths, decoder, decoded))
+        rest = decoder.files([path for path in paths if path not in decoded])
+        for path in paths:
+            file = decoded.pop(path, None) or next(rest)
             self._take(file, decoder)
             self._commit_when_due()
             done += 1
@@ -299,31 +299,29 @@ class _Run:
             self.report.files["known"] += 1
         return same
 
-    def _plan(
-        self, results: Iterator[DecodedFile], paths: Sequence[str], decoder: FileDecoder
-    ) -> tuple[list[DecodedFile], Plan]:
-        """Read on until grid and step can be told; what was read, and the plan."""
-        read: list[DecodedFile] = []
+    def _plan(self, paths: Sequence[str], decoder: FileDecoder, decoded: dict[str, DecodedFile]) -> Plan:
+        """Read on until grid and step can be told; what was read is in `decoded`."""
         frames: list[tuple[str, DecodedFrame]] = []
-        for file in results:
-            read.append(file)
-            frames += [(file.path, frame) for frame in _first_frames(file, decoder)]
+        for start in range(0, len(paths), FRAMES_TO_PLAN):
+            for file in decoder.files(paths[start : start + FRAMES_TO_PLAN]):
+                decoded[file.path] = file
+                frames += [(file.path, frame) for frame in _first_frames(file, decoder)]
             if len({frame.encoded.time for _, frame in frames}) >= FRAMES_TO_PLAN:
                 break
         if not frames:
-            raise self._nothing_usable(read)
+            raise self._nothing_usable(list(decoded.values()))
         name, model = most_common(frames)
         times = together([frame.encoded.time for _, frame in frames if fits(model, frame)], self._options.longest_gap)
         step = self._options.step
         if step is None:
-            later = _later_times(paths[len(read) :], model, decoder)
+            later = _later_times(paths[len(decoded) :], model, decoder, decoded)
             try:
                 step = step_of(model, [np.array(times), *later])
             except DataError as error:
                 raise DataError(
                     f"{name}{' and others' if len(times) > 1 else ''}: {error.message}", error.hint
                 ) from error
-        return read, Plan(name, model, min(times), step)
+        return Plan(name, model, min(times), step)
 
     def _create(self, plan: Plan) -> None:
         model = plan.model
@@ -540,8 +538,15 @@ def _first_frames(file: DecodedFile, decoder: FileDecoder) -> Sequence[DecodedFr
     return frames
 
 
-def _later_times(paths: Sequence[str], model: DecodedFrame, decoder: FileDecoder) -> Iterator[np.ndarray]:
-    """Times of frames on the model's grid, of neighbouring files here and there."""
-    for group in spread_groups(paths):
-        frames = [frame for file in decoder.files(group) for frame in _first_frames(file, decoder)]
-        yield np.array([frame.encoded.time for frame in frames if same_grid(model.grid, frame.grid)], "datetime64[s]")
+def _later_times(
+    paths: Sequence[str], model: DecodedFrame, decoder: FileDecoder, decoded: dict[str, DecodedFile]
+) -> list[np.ndarray]:
+    """Times of frames on the model's grid, of neighbouring files here and there; what was read is in `decoded`."""
+    groups = list(spread_groups(paths))
+    decoded |= {file.path: file for file in decoder.files([path for group in groups for path in group])}
+    blocks = []
+    for group in groups:
+        frames = [frame for path in group for frame in _first_frames(decoded[path], decoder)]
+        times = [frame.encoded.time for frame in frames if same_grid(model.grid, frame.grid)]
+        blocks.append(np.array(times, "datetime64[s]"))
+    return blocks
