@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nowcast.data.units import ZRelation
 from nowcast.errors import ConfigError
 from nowcast.verification.compat import CONVENTIONS, MET_HEADER, compat_rows, convention, met_ctc_lines
 from nowcast.verification.counting import count_events
@@ -107,6 +108,13 @@ def test_each_convention_follows_its_own_arithmetic() -> None:
 
 def test_the_bias_of_a_perfect_forecast_is_two_for_earthformer() -> None:
     assert value(counts([50, 50], [0, 0], [0, 0]), "earthformer", "bias") == pytest.approx(2.0814, abs=1e-4)
+
+
+def test_the_thresholds_of_hko7_in_decibels() -> None:
+    """Shi et al. 2017: dBZ = 70 pixel - 10."""
+    decibels = ZRelation(58.53, 1.56).reflectivity(np.array([0.5, 2.0, 5.0, 10.0, 30.0]))
+    np.testing.assert_allclose(decibels, [12.978, 22.370, 28.578, 33.274, 40.717], atol=6e-4)
+    np.testing.assert_allclose((decibels + 10) / 70, [0.328253, 0.462426, 0.551110, 0.618197, 0.724527], atol=1e-6)
 
 
 def test_pysteps_counts_strictly_above() -> None:
