@@ -154,7 +154,7 @@ class TrainingConfig(Section):
     batch_size: int = Field(8, ge=1)
     ensemble_size: int = Field(2, ge=2, description="crps: members drawn for each sample")
     max_steps: int = Field(2000, ge=1, description="optimiser steps")
-    max_minutes: Number | None = Field(None, gt=0, description="stop after this wall time; none: no bound")
+    max_minutes: Number | None = Field(None, gt=0, description="end after this wall time, annealed; none: no bound")
     optimizer: Literal["adam", "adamw", "rmsprop"] = "adamw"
     learning_rate: Number = Field(1e-3, gt=0, allow_inf_nan=False)
     weight_decay: Number = Field(1e-4, ge=0)

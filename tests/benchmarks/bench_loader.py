@@ -2,7 +2,8 @@
 
 For the preset of the demo on its archive, and for `radar` on crops of 256x256 pixels of synthetic rain. Batches are
 made in this process, as with no loading processes, and timed beside the steps that learn from them. Samples are met
-twice: the first time their motion has to be estimated, which is kept. Each preset runs in a process of its own, whose
+twice: the first time their motion has to be estimated, which is kept. Judged is the mean over the preset's whole run,
+by how many of its samples begin a window that none before them did. Each preset runs in a process of its own, whose
 peak memory is that of the whole training. Exit code 1 where the share is above the wanted one.
 """
 
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cli.demo import NUM_FRAMES, SEED, SHAPE, STEP_MINUTES
@@ -35,6 +37,7 @@ from nowcast.training.optimizers import make_optimizer
 from nowcast.training.sampling import StepBatches
 
 WANTED = 0.10
+MOST_STEPS = 500
 TINY_SETTINGS = ("model.hidden_channels=[8, 8]", "data.crop=32", "training.batch_size=2")
 # Preset: frames, grid and minutes of its archive, settings, and the batch size on a CPU, where a step takes long.
 CASES: dict[str, tuple[int, tuple[int, int], float, tuple[str, ...], int]] = {
@@ -56,6 +59,7 @@ def measure(preset: str, folder: Path, *, steps: int, tiny: bool) -> dict[str, A
     batches = StepBatches(
         len(data.train), config.training.batch_size, steps + 1, seed=config.training.seed, weights=data.train.weights
     )
+    new = _share_of_new_windows(config, data.train)
     learn = _learner(config, data, device)
     chosen = list(batches)
     learn(data.train.__getitems__(chosen[0]))  # compiles and allocates
@@ -77,10 +81,23 @@ def measure(preset: str, folder: Path, *, steps: int, tiny: bool) -> dict[str, A
         "steps": steps,
         "first_s": first / steps,
         "again_s": again / steps,
+        "run_s": (new * first + (1 - new) * again) / steps,
         "learning_s": learning / steps,
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
     }
+
+
+def _share_of_new_windows(config: Config, samples: Any) -> float:
+    """Which share of the samples of a whole run begins a window that no sample before it did."""
+    training = config.training
+    whole = StepBatches(
+        len(samples), training.batch_size, training.max_steps, seed=training.seed, weights=samples.weights
+    )
+    # Few windows are new after so many steps.
+    drawn = np.concatenate([whole.samples(step) for step in range(min(training.max_steps, MOST_STEPS))])
+    windows = np.unique(np.stack([samples.archive[drawn], samples.start[drawn]]), axis=1).shape[1]
+    return float(windows / (training.max_steps * training.batch_size))
 
 
 def _learner(config: Config, data: Any, device: torch.device) -> Any:
@@ -109,10 +126,12 @@ def share(row: dict[str, Any], loading: str) -> float:
 
 
 def report(rows: Sequence[dict[str, Any]]) -> bool:
-    """Print a line for each preset; whether all shares are as wanted, for samples whose motion is known."""
+    """Print a line for each preset; whether all shares are as wanted, over the whole run."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}")
-    print("| preset | crop | batch | steps | learning s | loading s, first | again | share, first | again | peak MB |")
-    print("|---" * 10 + "|")
+    print(
+        "| preset | crop | batch | steps | learning s | loading s, first | again | share, first | again | run | peak MB |"
+    )
+    print("|---" * 11 + "|")
     for row in rows:
         memory = f"{row['memory_mb']:.0f}" + (
             "" if row["gpu_memory_mb"] is None else f", GPU {row['gpu_memory_mb']:.0f}"
@@ -120,9 +139,9 @@ def report(rows: Sequence[dict[str, Any]]) -> bool:
         print(
             f"| {row['preset']}, {row['device']} | {row['crop'][0]}x{row['crop'][1]} | {row['batch_size']} | "
             f"{row['steps']} | {row['learning_s']:.3f} | {row['first_s']:.3f} | {row['again_s']:.3f} | "
-            f"{share(row, 'first_s'):.1%} | {share(row, 'again_s'):.1%} | {memory} |"
+            f"{share(row, 'first_s'):.1%} | {share(row, 'again_s'):.1%} | {share(row, 'run_s'):.1%} | {memory} |"
         )
-    return all(share(row, "again_s") <= WANTED for row in rows)
+    return all(share(row, "run_s") <= WANTED for row in rows)
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ def test_a_tiny_run_prints_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr("sys.argv", ["bench_loader.py", "--tiny", "--preset", "demo"])
     assert bench_loader.main() == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| demo")]
-    assert len(rows) == 1 and rows[0].count("%") == 2
+    assert len(rows) == 1 and rows[0].count("%") == 3
 
 
 def test_a_share_is_of_loading_and_learning_together() -> None:
