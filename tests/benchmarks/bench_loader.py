@@ -129,7 +129,7 @@ def report(rows: Sequence[dict[str, Any]]) -> bool:
     """Print a line for each preset; whether all shares are as wanted, over the whole run."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}")
     print(
-        "| preset | crop | batch | steps | learning s | loading s, first | again | share, first | again | run | peak MB |"
+        "| preset | crop | batch | steps | learning s | loading, first | again | share, first | again | run | peak MB |"
     )
     print("|---" * 11 + "|")
     for row in rows:
