@@ -120,8 +120,8 @@ def _time_ticks(axes: Axes, archive: RadarArchive) -> None:
     ticks = np.unique(np.linspace(0, number - 1, min(6, number)).astype(int))
     axes.set_xticks(ticks, [str(archive.times[tick].astype("datetime64[m]")) for tick in ticks], fontsize=7.5)
     if ticks.size > 1:
-        axes.get_xticklabels()[0].set_ha("left")
-        axes.get_xticklabels()[-1].set_ha("right")
+        axes.get_xticklabels()[0].set_horizontalalignment("left")
+        axes.get_xticklabels()[-1].set_horizontalalignment("right")
 
 
 def _plain(axes: Axes) -> None:
