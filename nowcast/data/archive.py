@@ -108,13 +108,23 @@ class Frames(Protocol):
     def manifest(self) -> bytes: ...
 
 
-class StoredFrames:
-    """Those of an archive of ours, as its published metadata tells."""
+# How often an archive is opened whose axis a writer moves meanwhile.
+OPENINGS = 10
 
-    def __init__(self, path: Path, group: zarr.Group) -> None:
-        self._path, self._group = path, group
+
+class _RearrangedError(DataError):
+    """The axis of an archive has moved, and the files of the one before are gone."""
+
+
+class StoredFrames:
+    """Those of an archive of ours, as its published metadata tells.
+
+    `published` is the state of the metadata file when `group` was opened, or earlier.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group, published: tuple[int, int]) -> None:
+        self._path, self._group, self._published = path, group, published
         self._first_time = group.attrs.get("first_time")
-        self._published = _state(path)
         self.digests = self.series("frame_digest")
         self._valid_pixels = self.series("valid_pixels")
 
@@ -138,7 +148,7 @@ class StoredFrames:
             return
         published = json.loads((self._path / METADATA).read_text())["attributes"]
         if self._first_time not in (published["first_time"], published.get(SUPERSEDED)):
-            raise DataError(
+            raise _RearrangedError(
                 f"{self._path}: the archive was rearranged after it was opened: it starts at "
                 f"{published['first_time']} now, then at {self._first_time}",
                 "open it again",
@@ -146,7 +156,9 @@ class StoredFrames:
         self._published = state
 
     def series(self, name: str) -> np.ndarray:
-        return np.asarray(_array(self._group, name)[:])
+        values = np.asarray(_array(self._group, name)[:])
+        self._require_same_axis()
+        return values
 
     def valid_share(self) -> np.ndarray:
         return np.asarray(_array(self._group, VALID_SHARE)[:])
@@ -273,7 +285,17 @@ def open_archive(path: str | Path) -> RadarArchive:
     path = Path(path)
     if not path.exists():
         raise DataError(f"there is no archive {path}", "make one with: nowcast ingest FILES... -o " + str(path))
+    for _ in range(OPENINGS):
+        try:
+            return _open(path)
+        except _RearrangedError as error:
+            rearranged = error
+    raise rearranged
+
+
+def _open(path: Path) -> RadarArchive:
     try:
+        published = _state(path) if (path / METADATA).exists() else (0, 0)
         group = zarr.open_group(path, mode="r")
         attrs = dict(group.attrs)
     except zarr.errors.GroupNotFoundError as error:
@@ -282,7 +304,7 @@ def open_archive(path: str | Path) -> RadarArchive:
         raise _not_an_archive(path, f"{type(error).__name__}: {error}") from error
     try:
         if attrs.get("format") == FORMAT:
-            return _open_ours(path, group, attrs)
+            return _open_ours(path, group, attrs, published)
         if is_mlcast(attrs):
             return _open_mlcast(path, attrs)
     except (KeyError, ValueError, OSError, RuntimeError, zarr.errors.BaseZarrError) as error:
@@ -290,10 +312,10 @@ def open_archive(path: str | Path) -> RadarArchive:
     raise _not_an_archive(path, f"its format is {attrs.get('format')!r}")
 
 
-def _open_ours(path: Path, group: zarr.Group, attrs: dict[str, Any]) -> RadarArchive:
+def _open_ours(path: Path, group: zarr.Group, attrs: dict[str, Any], published: tuple[int, int]) -> RadarArchive:
     crs = dict(_array(group, "crs").attrs)
     grid = Grid(np.asarray(_array(group, "x")[:]), np.asarray(_array(group, "y")[:]), str(crs["crs_wkt"]))
-    frames = StoredFrames(path, group)
+    frames = StoredFrames(path, group, published)
     times, status = frames.series("time"), frames.series("frame_status").astype(np.int8)
     if times.size == 0:
         raise DataError(f"{path} is an archive without a single frame")

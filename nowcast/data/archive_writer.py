@@ -102,7 +102,7 @@ class ArchiveWriter:
         self._broken = False
         if attributes.get("writing"):
             self._recover()
-        elif attributes.pop(SUPERSEDED, None):
+        elif SUPERSEDED in attributes:
             self._remove_superseded()
 
     @classmethod
@@ -413,9 +413,6 @@ class ArchiveWriter:
         beside the old one, in the other layout, and the commit switches all arrays over at once; the old names go
         when the archive is next opened for writing, since readers may still use them.
         """
-        # Readers of the names that are used anew must find out that these are no longer theirs.
-        self._store.attributes.pop(SUPERSEDED, None)
-        self._store.publish()
         self._remove_superseded()
         self._store.attributes[SUPERSEDED] = str(self.first_time)
         self._table.prepend(slots)
@@ -432,7 +429,12 @@ class ArchiveWriter:
         self._set_lengths()
 
     def _remove_superseded(self) -> None:
-        """Remove chunks under names that the published metadata does not use."""
+        """Remove chunks under names that the published metadata does not use.
+
+        Whoever reads them still must find out from the metadata first that they are no longer there.
+        """
+        if self._store.attributes.pop(SUPERSEDED, None) is not None:
+            self._store.publish()
         self._table.forget_written()
         for name in (RAIN_RATE, QUALITY, TIME_BOUNDS, *SERIES):
             if name in self._store:
@@ -460,7 +462,6 @@ class ArchiveWriter:
         logger.info("%s was not closed by its last writer; it is put in order", self.path)
         self._store.remove_partial_files()
         self._remove_superseded()
-        self._store.attributes.pop(SUPERSEDED, None)
         for name in (RAIN_RATE, QUALITY):
             if name in self._store:
                 for index, path in list(self._store.chunks(name, self._store.layout(name))):
