@@ -72,29 +72,30 @@ def advect(fields: np.ndarray, motion: np.ndarray, num_leads: int) -> np.ndarray
     nothing that is unknown becomes dry.
 
     Args:
-        fields: (H, W), or (num_leads, H, W) with a field of its own for each lead; any unit, NaN where missing.
+        fields: (H, W), or (num_leads, H, W) with a field of its own for each lead, or (K, num_leads, H, W) with several,
+            which travel together at little cost and give (K, num_leads, H, W); any unit, NaN where missing.
         motion: (2, H, W) finite [pixels per step].
 
     Source: Germann and Zawadzki (2002), doi 10.1175/1520-0493(2002)130<2859:SDOTPO>2.0.CO;2.
     """
     fields = np.asarray(fields, dtype=np.float32)
-    if fields.ndim == 2:
-        fields = fields[None]
-    if fields.ndim != 3 or len(fields) not in (1, num_leads) or motion.shape != (2, *fields.shape[1:]):
+    stacked = fields[(None,) * max(0, 4 - fields.ndim)]
+    if stacked.ndim != 4 or stacked.shape[1] not in (1, num_leads) or motion.shape != (2, *stacked.shape[2:]):
         raise ValueError(f"fields {fields.shape} and motion {motion.shape} do not give {num_leads} leads")
-    advected = np.empty((num_leads, *fields.shape[1:]), dtype=np.float32)
-    _advect(fields, np.ascontiguousarray(motion, dtype=np.float32), 1, advected)
-    return advected
+    advected = np.empty((len(stacked), num_leads, *stacked.shape[2:]), dtype=np.float32)
+    _advect(stacked, np.ascontiguousarray(motion, dtype=np.float32), 1, advected)
+    return advected if fields.ndim == 4 else advected[0]
 
 
 def carry(field: np.ndarray, motion: np.ndarray, steps: int) -> np.ndarray:
     """The field (H, W) carried `steps` along the motion, or against it where negative; otherwise as `advect`."""
     if steps == 0:
         return np.array(field, dtype=np.float32)
-    carried = np.empty((1, *field.shape), dtype=np.float32)
+    carried = np.empty((1, 1, *field.shape), dtype=np.float32)
     along = motion if steps > 0 else -motion
-    _advect(np.asarray(field, dtype=np.float32)[None], np.ascontiguousarray(along, np.float32), abs(steps), carried)
-    return carried[0]
+    stacked = np.asarray(field, dtype=np.float32)[None, None]
+    _advect(stacked, np.ascontiguousarray(along, np.float32), abs(steps), carried)
+    return carried[0, 0]
 
 
 def _factors(shape: tuple[int, ...]) -> list[int]:
@@ -234,8 +235,8 @@ def _look_up(field: np.ndarray, displacement: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _advect(fields: np.ndarray, motion: np.ndarray, first: int, advected: np.ndarray) -> None:
-    """Fill `advected` with the fields carried `first`, `first` + 1, ... steps."""
-    leads, rows, columns = advected.shape
+    """Fill `advected` (K, L, H, W) with the fields (K, L or 1, H, W) carried `first`, `first` + 1, ... steps."""
+    several, leads, rows, columns = advected.shape
     for row in range(rows):
         for column in range(columns):
             y, x = float(row), float(column)
@@ -245,4 +246,5 @@ def _advect(fields: np.ndarray, motion: np.ndarray, first: int, advected: np.nda
                 y, x = y - dy, x - dx
                 if step >= first:
                     lead = step - first
-                    advected[lead, row, column] = _at(fields[lead if fields.shape[0] > 1 else 0], y, x)
+                    for k in range(several):
+                        advected[k, lead, row, column] = _at(fields[k, lead if fields.shape[1] > 1 else 0], y, x)

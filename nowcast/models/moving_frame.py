@@ -28,5 +28,5 @@ def future_into_moving_frame(future: np.ndarray, motion: np.ndarray) -> np.ndarr
 
 
 def out_of_moving_frame(forecast: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """A forecast (L, H, W) in the moving frame carried to where it will be on the ground at each lead time."""
-    return advect(forecast, motion, len(forecast))
+    """A forecast (L, H, W), or several (K, L, H, W), carried to where it will be on the ground at each lead time."""
+    return advect(forecast, motion, forecast.shape[-3])

@@ -231,14 +231,13 @@ class _Output:
     motion: np.ndarray | None
 
     def placed(self, fields: np.ndarray) -> np.ndarray:
-        """Fields (L, H, W) in the net's frame of reference, where they will be, and missing where nobody knows."""
+        """Fields (..., L, H, W) in the net's frame of reference where they will be, missing where nobody knows."""
         fields = np.where(np.isnan(self.last), np.float32(np.nan), fields)
         return fields if self.motion is None else out_of_moving_frame(fields, self.motion)
 
     def placed_logits(self) -> np.ndarray:
         """The logits (L, K, H, W) float32 where they will be, NaN where nobody knows."""
-        logits = self.logits.float().cpu().numpy()
-        return np.stack([self.placed(logits[:, k]) for k in range(logits.shape[1])], axis=1)
+        return self.placed(self.logits.float().cpu().numpy().swapaxes(0, 1)).swapaxes(0, 1)
 
 
 def _digest(folder: Path) -> str:
