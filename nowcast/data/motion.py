@@ -72,7 +72,7 @@ def advect(fields: np.ndarray, motion: np.ndarray, num_leads: int) -> np.ndarray
     nothing that is unknown becomes dry.
 
     Args:
-        fields: (H, W), or (num_leads, H, W) with a field of its own for each lead, or (K, num_leads, H, W) with several,
+        fields: (H, W), (num_leads, H, W) with a field of its own for each lead, or (K, num_leads, H, W) with several,
             which travel together at little cost and give (K, num_leads, H, W); any unit, NaN where missing.
         motion: (2, H, W) finite [pixels per step].
 
