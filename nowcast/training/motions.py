@@ -30,8 +30,8 @@ STILL = np.float16(1e-6)
 class Motions:
     """The motion over the inputs of every window of a packed archive [pixels per step], made when first asked for.
 
-    Kept in `motion-<input_frames>f-<BLOCK>px.npy` in the folder, 2 bytes for each of two components of each block: any process
-    may fill it, for all would write the same. Where the folder cannot be written, nothing is kept.
+    Kept in `motion-<input_frames>f-<BLOCK>px.npy` in the folder, 2 bytes for each of two components of each block:
+    any process may fill it, for all would write the same. Where the folder cannot be written, nothing is kept.
 
     Attributes:
         archive: What the windows are of.
