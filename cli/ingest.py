@@ -44,6 +44,7 @@ FILES_PER_WORKER = 20
 @click.option("--longest-gap", type=DURATION_TYPE, help="Refuse frames further than this from all others. [366d]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that decode; as many as there are cores.")
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Decode on this Dask cluster instead.")
+@click.option("--time-limit", type=DURATION_TYPE, help="Skip a file that takes longer to read. [10min]")
 @click.option("--rate-cap", metavar="MM_H", help="Bring larger rain rates down to this [mm/h]; 'off' keeps them. [300]")
 @click.option("--rain-threshold", metavar="MM_H", help="Make smaller rain rates dry [mm/h]; off unless given.")
 @click.option("--minimum-quality", metavar="INDEX", help="Make pixels of a lower quality index missing.")
@@ -81,6 +82,7 @@ def command(
     append: bool,
     workers: int | None,
     scheduler: str | None,
+    time_limit: Any,
     profile: str,
     overwrite: bool,
     as_json: bool,
@@ -91,6 +93,8 @@ def command(
     The same command again continues where it stopped, and takes files that came since. Leaves with 5 where some files
     could not be used: they are listed, and stand in the archive's manifest with the reason.
     """
+    import numpy as np
+
     from data_prep.ingest import ingest
     from data_prep.sources import list_sources
     from nowcast.data.mlcast import written_once
@@ -127,6 +131,7 @@ def command(
             options=options,
             workers=workers,
             scheduler=scheduler,
+            time_limit_s=None if time_limit is None else float(time_limit / np.timedelta64(1, "s")),
             overwrite=overwrite_archive and archive.exists(),
             on_progress=bar.update,
         )

@@ -246,3 +246,18 @@ def test_inspect_says_with_what_the_files_were_read(tmp_path: Path) -> None:
         "missing_values": [7.5]
     }
     assert "missing_values = [7.5]" in inspect(tmp_path / "a.zarr").stdout
+
+
+def test_a_time_limit_reaches_the_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    asked: dict[str, object] = {}
+
+    def ask(*_: object, **options: object) -> None:
+        asked.update(options)
+        raise DataError("asked")
+
+    monkeypatch.setattr("data_prep.ingest.ingest", ask)
+    ingest(tmp_path / "in", "-o", tmp_path / "a.zarr", "--time-limit", "90s")
+    assert asked["time_limit_s"] == 90.0
+    ingest(tmp_path / "in", "-o", tmp_path / "a.zarr")
+    assert asked["time_limit_s"] is None
