@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 BEST = "best"
 MODEL, LAST = "model", "last"
-# Batches that the climatology of events is taken from, and the regression of a base, with the pixels of each.
+# Batches that the climatology of events is taken from.
 CLIMATOLOGY_BATCHES = 8
-BASE_BATCHES = 64
-BASE_PIXELS = 1600
+# What a base is fitted on: about so many samples, and pixels of them in all.
+BASE_SAMPLES, BASE_PIXELS = 256, 102_400
 
 
 @dataclass(frozen=True)
@@ -262,10 +262,13 @@ def _start_weights(net: torch.nn.Module, data: TrainingData, config: Config, ini
             )
         head = make_head(config.model, data.normalizer)
         net.set_output_bias(mean if head.channels == 1 else _event_shares(data, head, config))  # type: ignore[operator]
-        if isinstance(net, WithBase):
-            batches = _drawn_batches(data, config, BASE_BATCHES, stream=4)
-            samples = ((batch.inputs, head.encode(batch.targets), batch.valid) for batch in batches)
-            net.fit(samples, pixels=BASE_PIXELS, seed=config.training.seed)
+        for base in net.modules():
+            if isinstance(base, WithBase):
+                number = math.ceil(BASE_SAMPLES / config.training.batch_size)
+                log.info("fitting the base on %d batches", number)
+                batches = _drawn_batches(data, config, number, stream=4)
+                samples = ((batch.inputs, head.encode(batch.targets), batch.valid) for batch in batches)
+                base.fit(samples, pixels=BASE_PIXELS // number, seed=config.training.seed)
         return
     other = load_bundle(init_from)
     _require_same_units(other, data, init_from)

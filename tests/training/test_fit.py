@@ -15,6 +15,7 @@ import torch
 
 from nowcast.data.normalize import Normalizer
 from nowcast.errors import ConfigError, DataError, MismatchError
+from nowcast.models.base import WithBase
 from nowcast.models.bundle import load_bundle
 from nowcast.training.checkpoints import last_readable
 from nowcast.training.dataset import TrainingData
@@ -272,3 +273,14 @@ def test_the_run_folder_explains_itself(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "run/model/bundle.json").read_text())
     assert values["provenance"]["command"] == "nowcast train a.zarr" and values["provenance"]["parameters"] == 19
     assert (tmp_path / "run/config.yaml").is_file()
+
+
+@pytest.mark.parametrize("noise", [(), ("model.noise_channels=1", "loss.name=crps")])
+def test_the_base_is_fitted_before_the_first_step(tmp_path: Path, noise: tuple[str, ...]) -> None:
+    """A step that changes nothing leaves the weights that the regression found, the same from the same seed."""
+    still = ("training.max_steps=1", "training.learning_rate=1e-12", "training.warmup_steps=0")
+    config = tiny_config("model.base=true", "model.name=pyramid", "model.hidden_channels=[4]", *still, *noise)
+    nets = [load_bundle(fit(tiny_data(24), config, tmp_path / name).bundle).net for name in ("a", "b")]
+    (first,), (second,) = ([part for part in net.modules() if isinstance(part, WithBase)] for net in nets)
+    assert first.weight.abs().max() > 0.05 and not (first.spread == 1).any()
+    assert torch.equal(first.weight, second.weight)
