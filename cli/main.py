@@ -19,6 +19,7 @@ import click
 COMMANDS = {
     "demo": "The whole pipeline on synthetic rain: generate, train, predict, evaluate, report.",
     "ingest": "Radar files of any format into one CF Zarr archive.",
+    "resample": "An archive of another cadence or pixel size from one.",
     "inspect": "What an archive, a model, a run or a forecast holds.",
     "train": "Train a forecaster on one or several archives.",
     "predict": "Forecast from an archive with a model, persistence or extrapolation.",
@@ -40,6 +41,7 @@ GOES_ON = {
     "ingest": "What was finished is kept; the same command continues it.",
     "live": "The forecasts made so far are kept; the same command continues them.",
     "predict": "The same command with --resume keeps the forecasts that are there.",
+    "resample": "What was finished is kept; the same command continues it.",
 }
 
 # Threads that wait for each other by spinning bring a shared machine to a stand: with two threads on two busy cores a
