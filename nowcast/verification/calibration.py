@@ -382,12 +382,14 @@ def rate_from_exceedance(
 
 
 @dataclass(frozen=True, eq=False)
-class ProbabilityMap:
-    """Calibrated exceedance probabilities: a rising, piecewise linear map for each threshold.
+class ProbabilityFit:
+    """What forecast probabilities were worth: for each threshold the knots of a map that never falls.
+
+    `nowcast.models.chances.ChanceMap` carries such maps in a model and applies them.
 
     Attributes:
         thresholds: [mm/h].
-        forecast: For each threshold the knots, rising forecast probabilities; none leaves the probability as it is.
+        forecast: For each threshold the rising forecast probabilities; none where events were too few.
         calibrated: The observed frequency at each knot.
     """
 
@@ -395,35 +397,8 @@ class ProbabilityMap:
     forecast: tuple[np.ndarray, ...]
     calibrated: tuple[np.ndarray, ...]
 
-    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
-        """Calibrated (..., threshold, y, x), falling with the threshold (cumulative minimum); NaN stays NaN."""
-        p = np.asarray(probabilities)
-        if p.ndim < 3 or p.shape[-3] != self.thresholds.size:
-            raise ValueError(f"probabilities of shape {p.shape} do not fit {self.thresholds.size} thresholds")
-        out = np.array(p, dtype=np.float64)
-        for k, (knots, values) in enumerate(zip(self.forecast, self.calibrated, strict=True)):
-            if knots.size:
-                out[..., k, :, :] = np.interp(out[..., k, :, :], knots, values)
-        return np.minimum.accumulate(out, axis=-3).astype(p.dtype if p.dtype.kind == "f" else np.float64)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers for a JSON file."""
-        return {
-            "thresholds": self.thresholds.tolist(),
-            "forecast": [knots.tolist() for knots in self.forecast],
-            "calibrated": [values.tolist() for values in self.calibrated],
-        }
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> ProbabilityMap:
-        """The map that `to_dict` wrote."""
-        knots, values = (
-            tuple(np.asarray(row, dtype=np.float64) for row in stored[name]) for name in ("forecast", "calibrated")
-        )
-        return cls(np.asarray(stored["thresholds"], dtype=np.float64), knots, values)
-
-
-def fit_probabilities(sums: ProbabilitySums, *, min_events: int = 100) -> ProbabilityMap:
+def fit_probabilities(sums: ProbabilitySums, *, min_events: int = 100) -> ProbabilityFit:
     """Isotonic regression of the observed frequency on the forecast probability, for each threshold.
 
     Fitted on the bins of the sums, at their mean probabilities and weighted by their pixels; use many narrow bins,
@@ -431,7 +406,7 @@ def fit_probabilities(sums: ProbabilitySums, *, min_events: int = 100) -> Probab
 
     Args:
         sums: Without leading axes: pool regimes first, after bringing each to equal weight if wanted.
-        min_events: Observed events below which a threshold is left as it is.
+        min_events: Observed events below which a threshold gets no knots.
 
     Source: Zadrozny and Elkan 2002, doi:10.1145/775047.775151; pool-adjacent-violators by SciPy.
     """
@@ -448,4 +423,4 @@ def fit_probabilities(sums: ProbabilitySums, *, min_events: int = 100) -> Probab
         frequency = events[filled] / n[filled]
         knots.append(sums.probability[k][filled] / n[filled])
         values.append(isotonic_regression(frequency, weights=n[filled].astype(np.float64)).x)
-    return ProbabilityMap(sums.thresholds, tuple(knots), tuple(values))
+    return ProbabilityFit(sums.thresholds, tuple(knots), tuple(values))
