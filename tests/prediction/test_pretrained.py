@@ -21,6 +21,7 @@ LEADS, SHAPE, SEEDS = 12, (160, 160), (7, 8, 9, 10)
 THRESHOLDS = np.array([0.1, 1.0])
 
 
+@pytest.mark.slow
 def test_it_beats_rain_that_only_moves_on_synthetic_rain_it_never_saw() -> None:
     """CSI pooled over four sequences and an hour, on the same pixels; training saw seeds 101 and 102."""
     models = (Nowcaster.load("pretrained", device="cpu"), Extrapolation(), Persistence())
