@@ -23,6 +23,8 @@ LABEL_FREE = {
 }
 # More digits than any fit knows.
 DIGITS = 6
+# Of an ensemble, unless told otherwise.
+MEMBERS = 10
 
 
 @click.command(name="calibrate")
@@ -40,18 +42,20 @@ DIGITS = 6
     show_default=True,
     help="Also fit what its probabilities are worth, on all archives together.",
 )
-@click.option("--members", type=click.IntRange(2), default=10, show_default=True, help="Of a model that draws them.")
+@click.option("--members", type=click.IntRange(2), help=f"Of a model that draws them; {MEMBERS} unless given.")
 @click.option("--every", type=DURATION_TYPE, default="30min", show_default=True, help="Distance of issue times.")
-@click.option("--score", type=click.Choice(["csi", "ets", "hss"]), default="csi", show_default=True)
+@click.option(
+    "--score", type=click.Choice(["csi", "ets", "hss"]), help="What decision levels are best by; csi unless given."
+)
 @json_option
 def command(
     model: Path,
     archives: tuple[Path, ...],
     rule: str | None,
     probabilities: bool,
-    members: int,
+    members: int | None,
     every: Any,
-    score: str,
+    score: str | None,
     as_json: bool,
 ) -> None:
     """Fit MODEL's decision levels and probabilities to ARCHIVE..., and store both in its bundle.
@@ -72,6 +76,10 @@ def command(
     bundle = load_bundle(folder)
     rule = rule or ("levels" if bundle.config.model.head == "exceedance" else "keep")
     _require_something_to_do(bundle, folder, rule, probabilities)
+    if score is not None and rule != "levels":
+        raise ConfigError(f"--score chooses decision levels, and --rule {rule} fits none", "leave --score out")
+    if members is not None and not bundle.draws_members:
+        raise ConfigError(f"{folder} forecasts one field and draws no members", "leave --members out")
     config, levels, chance_map = bundle.config, bundle.decision_levels, bundle.chance_map
     report: dict[str, Any] = {"model": str(folder), "thresholds_mm_h": list(bundle.thresholds_mm_h)}
     if rule in LABEL_FREE:
@@ -79,9 +87,9 @@ def command(
         config, levels = config.model_copy(update={"model": chosen}), None
     parts = []
     if rule == "levels" or probabilities:
-        parts = [calibration_sums(model, archive, every, members) for archive in archives]
+        parts = [calibration_sums(model, archive, every, members or MEMBERS) for archive in archives]
     if rule == "levels":
-        fits = fit_decision_levels([part.levels for part in parts], score)
+        fits = fit_decision_levels([part.levels for part in parts], score or "csi")
         levels = tuple(tuple(float(level) for level in fit.levels) for fit in fits)
         report["leads"] = _listed([vars(fit) for fit in fits])
     if probabilities:

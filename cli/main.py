@@ -24,7 +24,7 @@ COMMANDS = {
     "train": "Train a forecaster on one or several archives.",
     "predict": "Forecast from an archive with a model, persistence or extrapolation.",
     "live": "Forecast from each radar file that arrives in a folder.",
-    "calibrate": "Find the decision levels of a model and store them in its bundle.",
+    "calibrate": "Fit a model's decision levels and probabilities, and store both in its bundle.",
     "evaluate": "Score forecasts against an archive, all under one mask.",
     "report": "Scores as Markdown and one offline HTML page.",
     "view": "One offline page that plays a forecast over its lead times.",

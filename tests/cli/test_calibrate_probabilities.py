@@ -172,3 +172,17 @@ def test_too_few_events_leave_the_probabilities_alone(models: tuple[Path, Path],
 def test_nothing_to_do_is_said(models: tuple[Path, Path], archives: tuple[Path, Path], nowcast: Run) -> None:
     result = nowcast("calibrate", models[1], archives[0], "--rule", "keep", "--no-probabilities", expect=2)
     assert "leaves nothing to do" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--members", 5], "draws no members"),
+        (["--rule", "area", "--score", "ets"], "--rule area fits none"),
+    ],
+)
+def test_an_option_that_would_say_nothing_is_refused(
+    options: list[str | int], message: str, models: tuple[Path, Path], archives: tuple[Path, Path], nowcast: Run
+) -> None:
+    result = nowcast("calibrate", models[1], archives[0], *options, expect=2)
+    assert message in str(result.exception) and "leave --" in str(result.exception.hint)
