@@ -26,7 +26,7 @@ def fit_logistic(features: Tensor, events: Tensor, penalty: float) -> tuple[Tens
         events: (N,) in [0, 1]; not all 0 and not all 1, or the bias has no bound.
     """
     design = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
-    ridge = torch.full((design.shape[1],), float(penalty), dtype=torch.float64)
+    ridge = torch.full((design.shape[1],), float(penalty), dtype=torch.float64, device=features.device)
     ridge[-1] = 0.0
     mean = events.double().mean()
     solution = torch.zeros_like(ridge)

@@ -119,6 +119,16 @@ def test_newton_finds_the_weights_of_a_logistic_world() -> None:
     assert slope.abs().max() < 1.0 and fit_logistic(features, events, penalty=1e6)[0].abs().max() < 0.05
 
 
+def test_newton_stays_on_the_device_of_its_features() -> None:
+    """What it makes without naming a device would be made elsewhere here, as beside features on a GPU."""
+    generator = torch.Generator().manual_seed(4)
+    features = torch.randn(500, 2, generator=generator)
+    events = (features[:, 0] + torch.randn(500, generator=generator) > 0).float()
+    with torch.device("meta"):
+        weight, bias = fit_logistic(features, events, penalty=1.0)
+    assert weight.device == bias.device == features.device and weight[0] > 0.5
+
+
 def test_it_starts_at_the_climatology_of_every_threshold() -> None:
     model = make()
     model.set_output_bias([0.4, 0.2, 0.05])
