@@ -150,6 +150,13 @@ def test_where_one_side_alone_is_known_it_is_not_dimmed() -> None:
     assert np.isnan(back[:, 70:]).all()
 
 
+def test_the_nearer_frame_weighs_more() -> None:
+    """Rain that stands still and grows from 4 to 8 mm/h."""
+    still = np.zeros((2, *SHAPE), np.float32)
+    made = between_frames(np.full(SHAPE, 4.0, np.float32), np.full(SHAPE, 8.0, np.float32), still, 0.25)
+    np.testing.assert_array_equal(made, np.full(SHAPE, 5.0, np.float32))
+
+
 def test_dry_frames_give_dry_frames(tmp_path: Path) -> None:
     path = write(tmp_path / "dry.zarr", [np.zeros(SHAPE, np.float32)] * 3)
     resample_archive(path, tmp_path / "five.zarr", step=minutes(5))
