@@ -30,6 +30,8 @@ EVENTS = {
     "fmi": "radar/fmi/pgm/20160928",
     "knmi": "radar/KNMI/2010/08",
 }
+# An event of another step and pixel size, brought to those of the others; it is never trained on.
+RESAMPLED = {"bom": "radar/bom/prcp-cscn"}
 THRESHOLDS = "0.1,0.5,1,5,10"
 BASELINES = ("persistence", "extrapolation", "scale-decay", "pysteps-lk", "pysteps-sprog")
 EVERY = "15min"
@@ -78,16 +80,20 @@ def predict(model: object, archive: Path, forecasts: Path) -> None:
 def run_event(held_out: str, variant: str, seed: int, arguments: argparse.Namespace) -> Path:
     """Train without the event, forecast it, score it beside the baselines; the folder of its scores."""
     folder: Path = arguments.output
-    archives = {name: folder / f"{name}.zarr" for name in EVENTS}
+    archives = {name: folder / f"{name}.zarr" for name in (*EVENTS, *RESAMPLED)}
     for name, source in EVENTS.items():
         if not archives[name].exists():
             nowcast("ingest", Path(arguments.data) / source, "-o", archives[name])
+    if held_out in RESAMPLED and not archives[held_out].exists():
+        native = folder / f"{held_out}-native.zarr"
+        nowcast("ingest", Path(arguments.data) / RESAMPLED[held_out], "-o", native)
+        nowcast("resample", native, "-o", archives[held_out], "--step", "5min", "--pixel-km", "1")
     for name in BASELINES:
         predict(name, archives[held_out], folder / "baselines" / f"{held_out}-{name}")
     tag = f"{held_out}-{variant}-seed{seed}"
     run, forecasts, skill = (folder / f"{tag}-{kind}" for kind in ("run", "forecasts", "skill"))
     if variant != SHIPPED and not (run / "model").exists():
-        others = [path for name, path in archives.items() if name != held_out]
+        others = [archives[name] for name in EVENTS if name != held_out]
         settings = (f"training.seed={seed}", *VARIANTS[variant])
         options = [part for setting in settings for part in ("--set", setting)]
         cache = ["--cache", folder / "cache", "--overwrite"]
@@ -165,7 +171,7 @@ def main() -> None:
                     skill = run_event(event, variant, seed, arguments)
                 if skill.exists():
                     skills[event, variant, seed] = skill
-    skills = dict(sorted(skills.items(), key=lambda item: list(EVENTS).index(item[0][0])))
+    skills = dict(sorted(skills.items(), key=lambda item: [*EVENTS, *RESAMPLED].index(item[0][0])))
     print("\nMean CSI over lead times of 5 to 60 min and pooled frequency bias on the same pixels;")
     print(f"FSS at {FSS_THRESHOLD:g} mm/h in windows of {FSS_PIXELS} pixels, and power as a share of the observed")
     print(f"in the octave about {OCTAVE_KM:g} km, both at {MINUTES:g} min")
