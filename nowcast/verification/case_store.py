@@ -81,12 +81,15 @@ class CaseStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.close()
-        if isinstance(error, NowcastError):
-            # What is wrong with the data is wrong again: there is nothing to go on from.
-            self.remove()
-        if not self._draft.exists():
-            Path(self._lock.name).unlink(missing_ok=True)
+        # Under the lock still: another run may begin in the folder as soon as it is given back.
+        try:
+            if isinstance(error, NowcastError) and self._draft.exists():
+                # What is wrong with the data is wrong again: there is nothing to go on from.
+                self.remove()
+            if not self._draft.exists():
+                Path(self._lock.name).unlink(missing_ok=True)
+        finally:
+            self._lock.close()
 
     def remove(self) -> None:
         """Take the folder away, once the evaluation stands under its name."""
@@ -135,7 +138,9 @@ class CaseStore:
         return CaseScores(case, table, pixels, digest, about["valid"], about["members"], sums)
 
     def _file(self, case: Case) -> Path:
-        return self._draft / (hashlib.sha256(str(case).encode()).hexdigest()[:32] + ".npz")
+        # To the second: a case names its time to the minute.
+        named = f"{case.source} {case.issue_time}"
+        return self._draft / (hashlib.sha256(named.encode()).hexdigest()[:32] + ".npz")
 
 
 def draft_of(path: Path) -> Path:

@@ -155,14 +155,18 @@ def _run(
 
 
 def _in_order(executor: Executor, jobs: Sequence[CaseJob], ahead: int = 64) -> Iterator[CaseScores]:
-    """Results in the order of the jobs, a bounded number of them under way."""
+    """Results in the order of the jobs, a bounded number of them under way; none is begun once one has failed."""
     waiting: deque[Any] = deque()
-    for job in jobs:
-        waiting.append(executor.submit(score_case, job))
-        if len(waiting) >= ahead:
+    try:
+        for job in jobs:
+            waiting.append(executor.submit(score_case, job))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def _require_valid(parts: Sequence[CaseScores], names: Sequence[str], source: RadarArchive) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from nowcast.data.forecast import Forecast
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
 from nowcast.prediction.persistence import Persistence
-from nowcast.verification.case_store import draft_of
+from nowcast.verification.case_scores import CaseScores
+from nowcast.verification.case_store import CaseStore, draft_of
+from nowcast.verification.counts import Case
 from nowcast.verification.evaluate import evaluate
 
 START = np.datetime64("2016-07-11T21:00:00", "s")
@@ -153,3 +156,49 @@ def test_what_fails_on_its_data_leaves_nothing_behind(place: Path, tmp_path: Pat
     with pytest.raises(DataError, match="no pixel"):
         evaluate([tmp_path / "in"], place / "mch.zarr", thresholds=(0.1,), output=tmp_path / "skill")
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
+
+
+def test_cases_within_a_minute_are_kept_apart(tmp_path: Path) -> None:
+    def scores(seconds: int) -> CaseScores:
+        case = Case("mch", START + np.timedelta64(seconds, "s"))
+        table = np.full((1, 1, 1, 4), seconds)
+        return CaseScores(case, table, np.ones(1, np.int64), np.zeros(1, np.uint64), {"net": 1}, {"net": 1}, {})
+
+    with CaseStore(tmp_path / "skill", {}) as store:
+        for seconds in (0, 30):
+            store.write(scores(seconds))
+        for seconds in (0, 30):
+            found = store.read(scores(seconds).case)
+            assert found is not None and (found.table == seconds).all()
+        assert store.read(scores(15).case) is None
+
+
+def test_what_a_failed_run_leaves_is_removed_under_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = []
+    remove = CaseStore.remove
+
+    def watched(store: CaseStore) -> None:
+        with pytest.raises(DataError, match="another process"):
+            lock_archive(draft_of(store.path))
+        locked.append(store.path)
+        remove(store)
+
+    monkeypatch.setattr(CaseStore, "remove", watched)
+    with pytest.raises(DataError, match="no pixel"), CaseStore(tmp_path / "skill", {}):
+        raise DataError("no pixel")
+    assert locked == [tmp_path / "skill"] and not list(tmp_path.iterdir())
+
+
+def test_after_a_case_that_fails_no_other_is_begun(place: Path) -> None:
+    begun: list[Future[Any]] = []
+
+    class Pool(Executor):
+        def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
+            begun.append(Future())
+            if len(begun) == 1:
+                begun[0].set_exception(DataError("damaged"))
+            return begun[-1]
+
+    with pytest.raises(DataError, match="damaged"):
+        evaluate([place / "net"], place / "mch.zarr", thresholds=(0.1,), executor=Pool())
+    assert len(begun) == len(ISSUES) and all(future.cancelled() for future in begun[1:])
