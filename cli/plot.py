@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ def frame(source: Path, output: Path, at: Any, issue: Any, lead: Any, member: in
         time = archive.times[archive.present][-1] if at is None else at
         field, grid, title = archive.frame(time), archive.grid, f"Observed rain rate, {utc(time)}"
         note = [_interval(archive.interval_minutes), "synthetic data" if archive.is_synthetic else ""]
+        note += ["interpolated between frames along the motion"] if _is_made(archive.attrs, time) else []
     else:
         if at is not None:
             raise ConfigError("--at belongs to an archive", f"{source} is a forecast: use --issue and --lead")
@@ -298,3 +300,13 @@ def _notes(shown: Frames, member: int) -> list[str]:
 
 def _interval(minutes: float | None) -> str:
     return "instantaneous" if minutes is None else f"mean over the {minutes:g} min before"
+
+
+def _is_made(attrs: Mapping[str, Any], time: np.datetime64) -> bool:
+    """Whether `nowcast resample` made the frame of a time: its source had none then."""
+    import numpy as np
+
+    first, seconds = attrs.get("resampled_from_first_time"), attrs.get("resampled_from_step_seconds")
+    if first is None or seconds is None:
+        return False
+    return bool((time - np.datetime64(first)) % np.timedelta64(int(seconds), "s") != np.timedelta64(0, "s"))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from nowcast.data.archive import open_archive
 from nowcast.data.archive_writer import write_archive
@@ -81,3 +82,15 @@ def test_what_exists_is_replaced_only_when_told_and_never_what_is_read(
     assert f"{new} exists" in str(nowcast("resample", archive, "-o", new, "--step", "20min", expect=2).exception)
     nowcast("resample", archive, "-o", new, "--step", "20min", "--overwrite")
     assert open_archive(new).step_minutes == 20
+
+
+def test_a_picture_says_which_frames_were_made(
+    nowcast: Run, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, said = tmp_path / "new.zarr", []
+    nowcast("resample", archive, "-o", new, "--step", "4min")
+    monkeypatch.setattr("nowcast.report.plot.frame_figure", lambda *_, subtitle, **__: said.append(subtitle))
+    monkeypatch.setattr("nowcast.report.plot.save_figure", lambda *_: None)
+    for time in open_archive(new).times[:2]:
+        nowcast("plot", "frame", new, "--at", time, "-o", tmp_path / "a.png")
+    assert "interpolated" not in said[0] and "interpolated between frames" in said[1]
