@@ -26,6 +26,7 @@ from nowcast.errors import ConfigError, MissingPackageError, NowcastError
 # A file of more frames is not taken into memory as a whole: it is read by ranges, or streamed.
 MAX_FRAMES = 64
 HASH_BLOCK = 1 << 20
+NO_MEMORY = "there is not memory enough to decode it"
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
             return DecodedFile(path, stamp, format_name, reason="it vanished before it was read")
         return DecodedFile(path, stamp, format_name, reason=f"it cannot be read: {error.strerror or error}")
     except MemoryError:
-        return DecodedFile(path, stamp, format_name, reason="there is not memory enough to decode it")
+        return DecodedFile(path, stamp, format_name, reason=NO_MEMORY)
     return DecodedFile(path, stamp, format_name, frames, named_time=time_in_name(path))
 
 
@@ -146,6 +147,8 @@ def decode_range(path: str, options: DecodeOptions, positions: tuple[int, int]) 
             frames.append(frame)
     except NowcastError as error:
         reason = with_hint(error, path)
+    except MemoryError:
+        reason = NO_MEMORY
     return DecodedFile(path, FileStamp(), options.format, tuple(frames), reason)
 
 

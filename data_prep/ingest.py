@@ -30,7 +30,7 @@ from data_prep.readers.registry import detect_format
 from data_prep.settings import check_attributes, check_heeded, continued_settings, recorded_settings
 from data_prep.sources import list_sources
 from data_prep.workers import FileDecoder, file_decoder
-from nowcast.data.archive import ManifestEntry, read_manifest
+from nowcast.data.archive import PARTIAL, PRESENT, ManifestEntry, read_manifest
 from nowcast.data.archive_writer import ArchiveWriter, lock_archive
 from nowcast.data.outputs import require_free
 from nowcast.data.plausibility import implausible_frames
@@ -395,15 +395,17 @@ class _Run:
                 "if that is right, give --longest-gap"
             )
             return
-        if same:
+        if same and str(when) in self._origin:
             outcome.duplicates += 1
             return
-        if same is not None and self._options.duplicates == "refuse":
+        if same is False and self._options.duplicates == "refuse":
             other = self._origin.get(str(when), "another file")
             outcome.refuse(f"{when} is in the archive with other contents, from {other}; --duplicates last replaces it")
             return
-        writer.put(encoded)
-        outcome.add(when, encoded.series, replaces=same is not None)
+        # The same and of no file: a run that was stopped within a long file left it.
+        if not same:
+            writer.put(encoded)
+        outcome.add(when, encoded.series, replaces=same is False)
         self._origin[str(when)] = self._stored_here[str(when)] = path
 
     def _gap_to(self, when: np.datetime64) -> np.timedelta64:
@@ -476,7 +478,7 @@ class _Run:
     def _finish(self) -> None:
         writer = self._open_writer
         writer.commit()
-        present = np.flatnonzero(np.isin(writer.status, (1, 2)))
+        present = np.flatnonzero(np.isin(writer.status, (PRESENT, PARTIAL)))
         if present.size == 0:
             raise self._nothing_usable([])
         seconds = np.diff(present) * int(writer.step / np.timedelta64(1, "s"))
@@ -493,7 +495,7 @@ class _Run:
     def _suspect_fields(self, writer: ArchiveWriter) -> None:
         """Note frames of this run that do not go with their neighbours in time."""
         rows, columns = writer.grid.shape
-        odd = implausible_frames(writer.series, np.isin(writer.status, (1, 2)), pixels=rows * columns)
+        odd = implausible_frames(writer.series, np.isin(writer.status, (PRESENT, PARTIAL)), pixels=rows * columns)
         for index, reason in odd:
             when = str(writer.first_time + index * writer.step)
             if when in self._stored_here:

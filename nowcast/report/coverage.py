@@ -8,7 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from nowcast.data.archive import RadarArchive
+from nowcast.data.archive import PARTIAL, RadarArchive
 from nowcast.data.grid import Grid
 from nowcast.data.inspection import days_of
 from nowcast.report.colours import NO_DATA
@@ -55,7 +55,7 @@ def _draw_coverage(axes: Axes, archive: RadarArchive) -> None:
     number = archive.times.size
     edges = np.unique(np.linspace(0, number, min(STRIP_COLUMNS, number) + 1).astype(int))
     present = np.add.reduceat(archive.present.astype(float), edges[:-1]) / np.diff(edges)
-    partial = np.add.reduceat((archive.status == 2).astype(float), edges[:-1]) > 0
+    partial = np.add.reduceat((archive.status == PARTIAL).astype(float), edges[:-1]) > 0
     for left, right, share, is_partial in zip(edges[:-1], edges[1:], present, partial, strict=True):
         axes.axvspan(left, right, color=NO_DATA, lw=0)
         if share > 0:

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import data_prep.ingest as ingest_module
 from data_prep import decode, workers
 from data_prep.ingest import IngestOptions, IngestReport, ingest
 from data_prep.quality import QualityOptions
 from data_prep.readers.options import ReadOptions
 from data_prep.sources import list_sources
 from nowcast.data.archive import open_archive, read_manifest
+from nowcast.data.archive_check import check_manifest
 from nowcast.data.archive_store import ArchiveStore
 from nowcast.data.archive_writer import ArchiveWriter
 from nowcast.data.grid import Grid
@@ -572,6 +574,52 @@ def test_a_long_file_that_breaks_off_keeps_the_frames_before(tmp_path: Path, mon
     report = run(tmp_path / "month.nc", tmp_path / "a.zarr")
     assert report.stored == 6 and report.is_partial
     assert "negative" in reasons(report)["month.nc"] and "frames before that are kept" in reasons(report)["month.nc"]
+
+
+def test_a_long_file_whose_ingest_was_stopped_has_all_its_frames_to_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "MAX_FRAMES", 3)
+    monkeypatch.setattr(ingest_module, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(ingest_module, "COMMIT_COSTS", 0.0)
+    path = write_frames(tmp_path / "month.nc", [at(n) for n in range(9)], [field(n) for n in range(9)])
+    encode, met = decode.encode_frame, []
+
+    def stopped(time: np.datetime64, *arguments: object, **named: object) -> object:
+        met.append(time)
+        if met.count(at(5)) == 2:  # once for the plan
+            raise KeyboardInterrupt
+        return encode(time, *arguments, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "FRAMES_PER_TASK", 2)
+        patch.setattr(decode, "encode_frame", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, tmp_path / "a.zarr")
+    stopped_there = open_archive(tmp_path / "a.zarr")
+    assert stopped_there.present.sum() == 4 and not list(stopped_there.manifest())
+    report = run(path, tmp_path / "a.zarr")
+    assert (report.stored, report.duplicates, report.files) == (9, 0, {"stored": 1})
+    (entry,) = open_archive(tmp_path / "a.zarr").manifest()
+    assert entry.times == tuple(str(at(n)) for n in range(9)) and not entry.replaced
+    assert not check_manifest(open_archive(tmp_path / "a.zarr"))
+
+
+def test_a_share_of_a_long_file_that_memory_does_not_hold_ends_it_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "MAX_FRAMES", 3)
+    path = write_frames(tmp_path / "month.nc", [at(n) for n in range(9)], [field(n) for n in range(9)])
+    encode = decode.encode_frame
+
+    def full(time: np.datetime64, *arguments: object, **named: object) -> object:
+        if time == at(5):
+            raise MemoryError
+        return encode(time, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decode, "encode_frame", full)
+    report = run(path, tmp_path / "a.zarr")
+    assert report.stored == 5 and "not memory enough" in reasons(report)["month.nc"]
 
 
 def slow_to_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
