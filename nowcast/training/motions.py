@@ -63,16 +63,14 @@ class Motions:
         path = self.archive.folder / f"motion-{self.input_frames}f-{BLOCK}px.npy"
         shape = (len(self.archive.rain_rate), 2, *self._blocks)
         try:
-            if not path.is_file():
-                with tempfile.TemporaryDirectory(prefix=".motion-", dir=self.archive.folder) as scratch:
-                    draft = Path(scratch) / path.name
-                    np.lib.format.open_memmap(draft, mode="w+", dtype=np.float16, shape=shape).flush()
-                    os.replace(draft, path)
-            kept = np.load(path, mmap_mode="r+", allow_pickle=False)
-        except (OSError, ValueError) as error:
+            kept = _opened(path, shape)
+            if kept is None:  # none yet, or cut short
+                _make(path, shape)
+                kept = _opened(path, shape)
+        except OSError as error:
             log.info("motion is not kept beside the packed archive: %s", error)
             return None
-        return kept if kept.shape == shape and kept.dtype == np.float16 else None
+        return kept
 
     def _estimated(self, start: int) -> np.ndarray:
         motion = estimate_motion(np.asarray(self.archive.rain_rate[start : start + self.input_frames]))
@@ -86,6 +84,23 @@ class Motions:
         """Bilinear between the middles of the blocks; beyond them that of the nearest."""
         down, across = (_interpolation(part, side) for part, side in zip((rows, columns), self._blocks, strict=True))
         return np.asarray(down @ blocks @ across.T, dtype=np.float32)
+
+
+def _opened(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The file, writable in place; None where it is not there or not what it should be."""
+    try:
+        kept = np.load(path, mmap_mode="r+", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return kept if kept.shape == shape and kept.dtype == ABSENT.dtype else None
+
+
+def _make(path: Path, shape: tuple[int, ...]) -> None:
+    """A file full of holes, whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix=".motion-", dir=path.parent) as scratch:
+        draft = Path(scratch) / path.name
+        np.lib.format.open_memmap(draft, mode="w+", dtype=ABSENT.dtype, shape=shape).flush()
+        os.replace(draft, path)
 
 
 def _interpolation(pixels: slice, blocks: int) -> np.ndarray:

@@ -51,11 +51,31 @@ def test_still_air_is_kept_too(archive: PackedArchive, monkeypatch: pytest.Monke
     Motions(archive, 3).crop(0, slice(0, 8), slice(0, 8))
 
 
-def test_a_file_that_cannot_be_is_not_believed(archive: PackedArchive) -> None:
+@pytest.mark.parametrize("damage", ["header", "cut", "shape", "empty"])
+def test_a_file_that_cannot_be_is_made_anew(
+    archive: PackedArchive, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fresh = Motions(archive, 3).crop(0, slice(0, 8), slice(0, 8))
     kept = archive.folder / "motion-3f-4px.npy"
-    kept.write_bytes(kept.read_bytes()[:90])
+    if damage == "shape":
+        np.save(kept, np.ones((1, 2, 3, 3), dtype=np.float16))
+    else:
+        kept.write_bytes(kept.read_bytes()[: {"header": 90, "cut": 500, "empty": 0}[damage]])
     np.testing.assert_array_equal(Motions(archive, 3).crop(0, slice(0, 8), slice(0, 8)), fresh)
+    monkeypatch.setattr("nowcast.training.motions.estimate_motion", lambda frames: pytest.fail("estimated again"))
+    np.testing.assert_array_equal(Motions(archive, 3).crop(0, slice(0, 8), slice(0, 8)), fresh)
+
+
+def test_where_nothing_can_be_kept_it_is_estimated(archive: PackedArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = Motions(archive, 3).crop(0, slice(0, 8), slice(0, 8))
+    (archive.folder / "motion-3f-4px.npy").unlink()
+
+    def full(path: Path, shape: tuple[int, ...]) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("nowcast.training.motions._make", full)
+    np.testing.assert_array_equal(Motions(archive, 3).crop(0, slice(0, 8), slice(0, 8)), fresh)
+    assert not list(archive.folder.iterdir())
 
 
 def test_it_travels_to_a_worker_without_its_open_file(archive: PackedArchive) -> None:
