@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 NAME = re.compile(r"step-(\d+)\.ckpt")
+# Beside a checkpoint while it is written.
+DRAFT = ".{}.partial"
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -30,7 +32,7 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.partial")
+        draft = path.with_name(DRAFT.format(path.name))
         try:
             with draft.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -84,8 +86,12 @@ def last_readable(folder: Path, *, before: int | None = None) -> Path | None:
 
 
 def remove_old(folder: Path, keep: int) -> None:
-    """Remove all checkpoints after steps but the last `keep`: each stop leaves one that nobody counts."""
-    for _, path in _newest_first(folder)[keep:]:
+    """Remove all checkpoints after steps but the last `keep`, and what a kill left half-written.
+
+    Each stop leaves a checkpoint that nobody counts.
+    """
+    drafts = list(folder.glob(DRAFT.format("*")))
+    for path in [*(path for _, path in _newest_first(folder)[keep:]), *drafts]:
         path.unlink(missing_ok=True)
 
 

@@ -140,7 +140,9 @@ def test_the_last_checkpoints_are_kept_and_no_more_after_stops_either(tmp_path: 
     for at_step in (3, 4):
         interrupted(tiny_data(), config, tmp_path, at_step, resume=at_step == 4)
     assert {path.name for path in (tmp_path / "checkpoints").glob("step-*")} == {"step-6.ckpt", "step-7.ckpt"}
+    (tmp_path / "checkpoints" / ".step-8.ckpt.partial").write_bytes(b"what a kill left")
     fit(tiny_data(), config, tmp_path, resume=True)
+    assert not list((tmp_path / "checkpoints").glob(".*"))
     assert {path.name for path in (tmp_path / "checkpoints").glob("step-*")} == {"step-10.ckpt", "step-12.ckpt"}
 
 
