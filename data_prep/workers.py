@@ -83,7 +83,10 @@ class FileDecoder(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
 
     @abstractmethod
     def files(self, paths: Sequence[str]) -> Iterator[DecodedFile]:
@@ -104,6 +107,10 @@ class FileDecoder(ABC):
 
     def close(self) -> None:  # noqa: B027 - here there is nothing to end
         """End what runs."""
+
+    def abandon(self) -> None:
+        """End what runs without waiting for it: nobody wants the results."""
+        self.close()
 
     @abstractmethod
     def _ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> Generator[DecodedFile, None, None]:
@@ -271,6 +278,10 @@ class _InProcesses(_Elsewhere):
 
     def close(self) -> None:
         _stop(self._pool)
+
+    def abandon(self) -> None:
+        # A reader that hangs would keep who pressed Ctrl-C waiting.
+        _abandon(self._pool)
 
     def _ahead(self) -> int:
         return AHEAD * self._workers

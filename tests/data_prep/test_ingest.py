@@ -707,6 +707,28 @@ def test_a_library_that_hangs_costs_its_file_alone(tmp_path: Path, number: int) 
 
 
 @pytest.mark.slow
+def test_a_library_that_hangs_does_not_hold_up_an_end(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", list(range(4)))
+    script = tmp_path / "ingest.py"
+    script.write_text(
+        HANGING + "if __name__ == '__main__':\n"
+        "    from data_prep.decode import DecodeOptions\n"
+        "    paths = [f'{sys.argv[1]}/frame_{k}.nc' for k in range(4)]\n"
+        "    with workers.file_decoder(DecodeOptions(), workers=2) as decoder:\n"
+        "        for file in decoder.files(paths):\n"
+        "            if file.path.endswith('frame_1.nc'):\n"
+        "                raise KeyboardInterrupt\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "in")], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert "KeyboardInterrupt" in done.stderr
+    assert time.monotonic() - began < 40  # the library sleeps for 60 s
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_reader_that_hangs_on_a_cluster_costs_its_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed")
