@@ -121,7 +121,7 @@ def described(skill: Path) -> dict[str, tuple[np.ndarray, np.ndarray, float, flo
         fss = [r for r in own if r["metric"] == "fss" and float(r["threshold"]) == FSS_THRESHOLD]
         wide = max(fss, key=lambda row: float(row["scale_km"]))
         (power,) = (r for r in own if r["metric"] == "power_ratio" and float(r["scale_km"]) == OCTAVE_KM)
-        found[model] = scores[index], bias[index], float(wide["value"]), float(power["value"])
+        found[model] = scores[index], bias[index], float(wide["value"]), float(power["value"] or "nan")
     return found
 
 
@@ -146,8 +146,9 @@ def table(skills: dict[tuple[str, str, int], Path]) -> list[str]:
                 ]
                 bias = "/".join(f"{value:.2f}" for value in np.mean([part[model][1] for part in parts], axis=0))
                 fss, power = (np.mean([part[model][index] for part in parts]) for index in (2, 3))
+                kept = "undefined" if np.isnan(power) else f"{power:.2f}"  # too few frames that are measured whole
                 said = f"{variant}, {len(parts)} seed{'s' * (len(parts) > 1)}" if model == "net" else model
-                lines.append(f"| {event} | {said} | {' | '.join(cells)} | {bias} | {fss:.3f} | {power:.2f} |")
+                lines.append(f"| {event} | {said} | {' | '.join(cells)} | {bias} | {fss:.3f} | {kept} |")
     return lines
 
 
