@@ -720,10 +720,9 @@ def test_a_library_that_hangs_does_not_hold_up_an_end(tmp_path: Path) -> None:
         "                raise KeyboardInterrupt\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, str(script), str(tmp_path / "in")]
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "in")], capture_output=True, text=True, env=environment, timeout=120
-    )
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert "KeyboardInterrupt" in done.stderr
     assert time.monotonic() - began < 40  # the library sleeps for 60 s
 
