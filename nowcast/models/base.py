@@ -69,6 +69,7 @@ class WithBase(nn.Module):
         if len(borders) not in (0, channels):
             raise ValueError(f"{len(borders)} borders for {channels} output channels")
         nn.init.zeros_(net.output.convolution.weight)
+        net.output.unit_features = True
         self.net = net
         self.num_leads = num_leads
         features = (4 if borders else 2) * len(SCALES) + FADED
@@ -89,7 +90,14 @@ class WithBase(nn.Module):
         return torch.stack(list(itertools.accumulate(logits.unbind(dim=-3), torch.minimum)), dim=-3)
 
     def base_logits(self, frames: Tensor, num_frames: int) -> Tensor:
-        """What the base adds, (B, num_frames, K, H, W), after frames (B, T, C, H, W)."""
+        """What the base adds, (B, num_frames, K, H, W) float32, after frames (B, T, C, H, W).
+
+        In single precision whatever the net runs in: its features differ in the third digit.
+        """
+        with torch.autocast(frames.device.type, enabled=False):
+            return self._regression(frames, num_frames)
+
+    def _regression(self, frames: Tensor, num_frames: int) -> Tensor:
         leads = torch.arange(num_frames, device=frames.device).clamp(max=self.num_leads - 1)
         weight = self.weight[leads] / self.spread[leads]  # type: ignore[index]
         bias = self.bias[leads] - (weight * self.center[leads]).sum(dim=-1)  # type: ignore[index]
@@ -119,6 +127,8 @@ class WithBase(nn.Module):
         """
         generator = torch.Generator().manual_seed(seed)
         rows = [self._drawn(*sample, pixels, generator) for sample in samples]
+        if not rows:
+            raise ValueError("a base cannot be fitted on no sample")
         start = self._climatology_logits()
         for k in range(self.weight.shape[1]):
             near = torch.cat([row[0][k] for row in rows])
@@ -139,9 +149,8 @@ class WithBase(nn.Module):
 
     def _climatology_logits(self) -> Tensor:
         """The logits (K,) that the net gives before it has learnt anything: its output bias."""
-        shape = (1, 1, self.net.in_channels, self.net.multiple, self.net.multiple)  # type: ignore[arg-type, union-attr]
         output = self.net.output
-        features = torch.zeros(1, 1, output.convolution.in_channels, *shape[-2:])  # type: ignore[union-attr]
+        features = torch.zeros(1, 1, output.convolution.in_channels, 1, 1, device=self.bias.device)  # type: ignore[union-attr]
         return output(features)[0, 0, :, 0, 0]  # type: ignore[operator]
 
     def _drawn(
@@ -150,7 +159,7 @@ class WithBase(nn.Module):
         """Features and events of some pixels: K times (N, F), K times (N, FADED, L), (N, L, K) and (N, L)."""
         seen = self._seen(frames, self.num_leads)
         places = seen.valid.flatten().nonzero().squeeze(1)
-        chosen = places[torch.randperm(len(places), generator=generator)[:pixels]]
+        chosen = places[torch.randperm(len(places), generator=generator)[:pixels].to(places.device)]
 
         def at(fields: Tensor) -> Tensor:  # (B, ..., H, W) -> (N, ...)
             return fields.movedim((-2, -1), (1, 2)).flatten(0, 2)[chosen]

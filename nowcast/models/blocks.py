@@ -20,6 +20,8 @@ CELLS = {"convrnn": "ConvRNN", "convlstm": "ConvLSTM", "convgru": "ConvGRU", "tr
 SMALLEST_MEAN = 1e-6
 # Two thresholds whose climatology is equal still need logits that differ a little.
 SMALLEST_GAP = 1e-3
+# Features weaker than this are as good as none, and are not blown up to unit size.
+SMALLEST_POWER = 1e-6
 
 
 class ForecastNet(nn.Module):
@@ -99,6 +101,9 @@ class OutputLayer(nn.Module):
 
     With several channels these are the logits of nested events, the rates at or above ascending thresholds: each is
     at most the one before, by construction (z_1 = a_1, z_k = z_(k-1) - softplus(a_k)).
+
+    With `unit_features` the features of each pixel are brought to unit size first: weights that start at zero then
+    learn at the pace of the others, however weak the features of a fresh net are.
     """
 
     def __init__(self, in_channels: int, out_channels: int = 1, *, patch: int = 1) -> None:
@@ -107,10 +112,13 @@ class OutputLayer(nn.Module):
             raise ValueError(f"out_channels and patch must be positive, got {out_channels} and {patch}")
         self.out_channels = out_channels
         self.patch = patch
+        self.unit_features = False
         self.convolution = nn.Conv2d(in_channels, out_channels * patch**2, kernel_size=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (..., K, H, W) of features (..., C, H / patch, W / patch)."""
+        if self.unit_features:
+            features = features / (features.float().square().mean(dim=-3, keepdim=True) + SMALLEST_POWER).sqrt()
         values = depth_to_space(over_frames(self.convolution, features), self.patch)
         return values if self.out_channels == 1 else nested_logits(values)
 

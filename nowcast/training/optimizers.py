@@ -11,8 +11,10 @@ from nowcast.config import TrainingConfig
 
 def make_optimizer(net: torch.nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
     """The optimiser of a configuration; biases, norms and peepholes are not decayed."""
-    decayed = [p for name, p in net.named_parameters() if p.ndim > 1 and "peephole" not in name]
-    others = [p for name, p in net.named_parameters() if not (p.ndim > 1 and "peephole" not in name)]
+    decayed, others = [], []
+    for name, parameter in net.named_parameters():
+        weight = parameter.ndim > 1 and "peephole" not in name and not name.endswith("bias")
+        (decayed if weight else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
     rate = training.learning_rate
     if training.optimizer == "adamw":

@@ -221,3 +221,28 @@ def test_the_configuration_names_it_and_the_thresholds_become_borders() -> None:
 def test_a_module_without_our_output_layer_has_no_base() -> None:
     with pytest.raises(ValueError, match="a base needs a forecaster of this package under it, got Linear"):
         WithBase(nn.Linear(2, 2), [], 3)
+
+
+def test_the_base_keeps_single_precision_where_the_net_does_not() -> None:
+    model = make()
+    nn.init.normal_(model.weight)
+    plain = model.base_logits(frames(), 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model.base_logits(frames(), 4), plain)
+
+
+def test_no_sample_is_refused() -> None:
+    with pytest.raises(ValueError, match="on no sample"):
+        make().fit([], pixels=10, seed=0)
+
+
+def test_a_net_with_faint_features_learns_at_the_pace_of_others() -> None:
+    """What the net adds after a step does not depend on how strong the features of a fresh net are."""
+    added = []
+    for strength in (1.0, 1e-2):
+        model = make(leads=2)
+        output = model.net.output  # type: ignore[union-attr]
+        features = strength * torch.randn(1, 2, output.convolution.in_channels, 8, 8, generator=torch.Generator())  # type: ignore[union-attr, operator]
+        nn.init.constant_(output.convolution.weight, 1e-2)  # type: ignore[union-attr, arg-type]
+        added.append(output(features).std().item())  # type: ignore[operator]
+    assert added[1] == pytest.approx(added[0], rel=0.05) and added[0] > 1e-3
