@@ -19,7 +19,7 @@ from data_prep.synthetic_rain import PRESETS, write_synthetic_archive
 from nowcast.models.bundle import PRETRAINED_FOLDER, load_bundle
 
 FRAMES, SHAPE, SEEDS = 48, (320, 320), (101, 102)
-STEPS = 400
+STEPS = 200
 CARD = "MODEL_CARD.md"
 
 
