@@ -34,13 +34,14 @@ TITLES = {
     "frequency_bias": "frequency bias",
 }
 SHORT = {"csi": "CSI", "pod": "POD", "far": "FAR", "frequency_bias": "bias"}
-CANDIDATE_STYLES, REFERENCE_STYLES = (0, 3, 4, 5), (1, 2, 5, 4)
+CANDIDATE_STYLES, REFERENCE_STYLES = (0, 3, 4, 5), (1, 2, 5, 4, 3)
 
 
 def styles(analysis: Analysis) -> dict[str, int]:
-    """Line style by model: the references are dashed."""
-    found = {name: CANDIDATE_STYLES[k % 4] for k, name in enumerate(analysis.candidates)}
-    return found | {name: REFERENCE_STYLES[k % 4] for k, name in enumerate(analysis.references)}
+    """Line style by model: the references are dashed, but for the last where there are five; six are told apart."""
+    found = {name: CANDIDATE_STYLES[k % len(CANDIDATE_STYLES)] for k, name in enumerate(analysis.candidates)}
+    free = [style for style in REFERENCE_STYLES if style not in found.values()]
+    return found | {name: free[k % len(free)] for k, name in enumerate(analysis.references)}
 
 
 def lead_axis(analysis: Analysis) -> Axis:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from nowcast.report.colours import (
     shrink,
     shrink_factor,
 )
+from nowcast.report.skill_charts import styles
 
 # Machado et al. 2009, https://doi.org/10.1109/TVCG.2009.113, severity 1, for linear RGB.
 VISION = {
@@ -101,3 +104,10 @@ def test_shrinking_keeps_the_mean_and_lets_the_missing_win_by_majority() -> None
 def test_a_scale_needs_one_colour_more_than_bounds() -> None:
     with pytest.raises(ValueError, match="2 bounds make 3 classes, not 2"):
         ColourScale("x", (1.0, 2.0), ("#ffffff", "#000000"))
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 3])
+def test_six_models_have_six_line_styles(candidates: int) -> None:
+    names = list("abcdef")
+    analysis: Any = SimpleNamespace(candidates=names[:candidates], references=names[candidates:])
+    assert len(set(styles(analysis).values())) == 6
