@@ -11,7 +11,8 @@ from nowcast.config import TrainingConfig
 
 def make_optimizer(net: torch.nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
     """The optimiser of a configuration; biases, norms and peepholes are not decayed."""
-    decayed, others = [], []
+    decayed: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in net.named_parameters():
         weight = parameter.ndim > 1 and "peephole" not in name and not name.endswith("bias")
         (decayed if weight else others).append(parameter)
