@@ -125,9 +125,7 @@ def test_rates_that_are_none_are_refused(tmp_path, name, value, shown):
     field = forecast.rain_rate.copy()
     field[0, 0, 1, 2, 3] = value
     path = dataclasses.replace(forecast, rain_rate=field).save(tmp_path / name)
-    message = (
-        rf"f\.\w+: 1 values of rainfall_rate are negative or infinite, such as {shown}, and not declared"
-    )
+    message = rf"f\.\w+: 1 values of rainfall_rate are negative or infinite, such as {shown}, and not declared"
     with pytest.raises(DataError, match=message) as refusal:
         load_forecast(path)
     assert "write NaN" in refusal.value.hint
