@@ -94,6 +94,8 @@ class WithBase(nn.Module):
 
         In single precision whatever the net runs in: its features differ in the third digit.
         """
+        if not torch.is_autocast_enabled(frames.device.type):  # an exported program has no place for the context
+            return self._regression(frames, num_frames)
         with torch.autocast(frames.device.type, enabled=False):
             return self._regression(frames, num_frames)
 
@@ -169,7 +171,6 @@ class WithBase(nn.Module):
         fading = [torch.stack([at(part) for part in self._faded(seen, k)], dim=1) for k in channels]
         return near, fading, at(events), at(valid[:, :, 0])
 
-    @torch.no_grad()
     def _seen(self, frames: Tensor, num_frames: int) -> _Seen:
         values = frames[:, :, 0].float()
         valid = frames[:, :, 1].float() if frames.shape[2] > 1 else torch.ones_like(values)
@@ -184,7 +185,6 @@ class WithBase(nn.Module):
             last_valid,
         )
 
-    @torch.no_grad()
     def _near(self, seen: _Seen, k: int) -> Tensor:
         """Features (B, F - FADED, H, W) of output channel k that are the same for all lead times."""
         if self.borders.numel() == 0:  # type: ignore[operator]

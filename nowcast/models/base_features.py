@@ -33,9 +33,10 @@ def neighbourhood_means(fields: Tensor, valid: Tensor) -> Tensor:
     measured = torch.cat([fields * valid, valid], dim=1)
     means = [_box_mean(measured, side) for side in BOXES]
     coarse = measured
-    for halving in range(1, HALVINGS + 1):
+    for _halving in range(1, HALVINGS + 1):
         coarse = F.avg_pool2d(coarse, 2, ceil_mode=True, count_include_pad=False)
-        means.append(_enlarged(_box_mean(coarse, BOXES[-1]), 2**halving, fields.shape[-2:]))
+        # To the size of the grid, though the last coarse pixels may reach beyond it: out by less than one of them.
+        means.append(F.interpolate(_box_mean(coarse, BOXES[-1]), size=fields.shape[-2:], mode="bilinear"))
     joined = torch.stack(means, dim=2)
     return joined[:, :-1] / joined[:, -1:].clamp(min=SMALLEST_SHARE)
 
@@ -113,7 +114,3 @@ def _box_mean(fields: Tensor, side: int) -> Tensor:
     rows = F.avg_pool2d(fields, (side, 1), stride=1, padding=(half, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, half), count_include_pad=False)
 
-
-def _enlarged(fields: Tensor, factor: int, shape: torch.Size) -> Tensor:
-    """Fields on a grid `factor` times finer, cut to `shape`."""
-    return F.interpolate(fields, scale_factor=factor, mode="bilinear")[..., : shape[0], : shape[1]]
