@@ -68,7 +68,9 @@ def kill_ingest(folder: Path, *, kills: int, frames: int, seed: int) -> Tally:
     while tally.kills < kills:
         # So long that the work lasts for about as many kills as are left; never so short that nothing is done.
         share = 1.0 / (kills - tally.kills + 2)
-        if run_and_kill(folder / "in", archive, delay=seconds * share * generator.uniform(0.2, 2.0)):
+        # One kill in five at any time; the others once there are frames, however slow the machine is to begin.
+        begun = generator.random() > 0.2
+        if run_and_kill(folder / "in", archive, delay=seconds * share * generator.uniform(0.2, 2.0), begun=begun):
             tally.kills += 1
             check(archive, frames, tally)
         else:
@@ -84,8 +86,8 @@ def kill_ingest(folder: Path, *, kills: int, frames: int, seed: int) -> Tally:
     return tally
 
 
-def run_and_kill(sources: Path, archive: Path, *, delay: float) -> bool:
-    """Whether a forked ingest was still at work when it was killed."""
+def run_and_kill(sources: Path, archive: Path, *, delay: float, begun: bool) -> bool:
+    """Whether a forked ingest was still at work when it was killed, `delay` seconds after its archive held frames."""
     child = os.fork()
     if child == 0:
         try:
@@ -93,9 +95,14 @@ def run_and_kill(sources: Path, archive: Path, *, delay: float) -> bool:
             run_ingest(sources, archive)
         finally:
             os._exit(0)
-    time.sleep(delay)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    ended, status = 0, 0
+    while begun and not ended and not (archive.exists() and _has_frames(archive)):
+        time.sleep(0.002)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
 
 
