@@ -14,6 +14,9 @@ from scipy import ndimage
 
 from nowcast.errors import DataError
 
+# Of `estimate_motion`: raised whenever it gives another motion for the same frames, so that motion kept somewhere by an
+# older one is not taken for its own.
+ESTIMATOR_VERSION = 1
 # Motion is seen in dB rain above this rate: what lies below is one flat floor, so that drizzle and noise do not count.
 FLOOR_MM_H = 0.1
 # From coarse to fine: the shortest side of the coarsest level, the factor of the finest, and rounds on each level.
@@ -130,7 +133,7 @@ def _refined(motion: np.ndarray, fields: np.ndarray, factor: int) -> np.ndarray:
     for before, after in pairwise(fields):
         carried = _look_up(before, motion)
         left = carried - after
-        along_y, along_x = (0.5 * (a + b) for a, b in zip(np.gradient(carried), np.gradient(after), strict=True))
+        along_y, along_x = (0.5 * (_slope(carried, axis) + _slope(after, axis)) for axis in (0, 1))
         known = np.isfinite(left + along_y + along_x)
         left, along_y, along_x = (np.where(known, part, 0.0) for part in (left, along_y, along_x))
         weight = 1.0 / (1.0 + (left / ROBUST_DB) ** 2)
@@ -145,6 +148,11 @@ def _refined(motion: np.ndarray, fields: np.ndarray, factor: int) -> np.ndarray:
     determinant = yy * xx - yx.astype(np.float64) ** 2
     solved = np.stack([xx * y_target - yx * x_target, yy * x_target - yx * y_target])
     return np.asarray(solved / determinant, dtype=np.float32)
+
+
+def _slope(field: np.ndarray, axis: int) -> np.ndarray:
+    """The gradient along one axis; a frame that is one pixel wide has none across."""
+    return np.asarray(np.gradient(field, axis=axis)) if field.shape[axis] > 1 else np.zeros_like(field)
 
 
 def _window_sums(normal: np.ndarray, factor: int) -> np.ndarray:
@@ -194,14 +202,16 @@ def _at(field: np.ndarray, y: float, x: float) -> float:
     if not (-0.5 <= y <= rows - 0.5 and -0.5 <= x <= columns - 0.5):
         return np.nan
     y, x = min(max(y, 0.0), rows - 1.0), min(max(x, 0.0), columns - 1.0)
-    top, left = min(int(y), rows - 2), min(int(x), columns - 2)
+    top, left = min(int(y), max(rows - 2, 0)), min(int(x), max(columns - 2, 0))
+    # A side of one pixel has no next one; its weight is 0 then.
+    next_row, next_column = min(1, rows - 1), min(1, columns - 1)
     down, right = y - top, x - left
     total = 0.0
     weight = 0.0
     for row in range(2):
         for column in range(2):
             share = (down if row else 1.0 - down) * (right if column else 1.0 - right)
-            value = field[top + row, left + column]
+            value = field[top + row * next_row, left + column * next_column]
             if not np.isnan(value):
                 total += share * value
                 weight += share
@@ -213,13 +223,14 @@ def _motion_at(motion: np.ndarray, y: float, x: float) -> tuple[float, float]:
     """Motion at a position [pixels], bilinear; beyond the frame that of its edge."""
     rows, columns = motion.shape[1:]
     y, x = min(max(y, 0.0), rows - 1.0), min(max(x, 0.0), columns - 1.0)
-    top, left = min(int(y), rows - 2), min(int(x), columns - 2)
+    top, left = min(int(y), max(rows - 2, 0)), min(int(x), max(columns - 2, 0))
+    bottom, beside = min(top + 1, rows - 1), min(left + 1, columns - 1)
     down, right = y - top, x - left
     a, b, c, d = (1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right
-    dy = a * motion[0, top, left] + b * motion[0, top, left + 1]
-    dy += c * motion[0, top + 1, left] + d * motion[0, top + 1, left + 1]
-    dx = a * motion[1, top, left] + b * motion[1, top, left + 1]
-    dx += c * motion[1, top + 1, left] + d * motion[1, top + 1, left + 1]
+    dy = a * motion[0, top, left] + b * motion[0, top, beside]
+    dy += c * motion[0, bottom, left] + d * motion[0, bottom, beside]
+    dx = a * motion[1, top, left] + b * motion[1, top, beside]
+    dx += c * motion[1, bottom, left] + d * motion[1, bottom, beside]
     return dy, dx
 
 

@@ -139,7 +139,9 @@ def rain_training_data(
         joined = [np.concatenate(part) for part in zip(*crops, strict=True)]
         number = np.repeat(np.arange(len(chosen)), [crop[0].size for crop in crops])
         keep = np.minimum(1.0, Q_MIN + Q_SLOPE * joined[3])
-        moving = config.frame == "moving"
+        motions = [Motions(one, config.input_frames) for one in chosen] if config.frame == "moving" else []
+        for motion in motions:
+            motion.prepare()
         return SequenceDataset(
             chosen,
             normalizer,
@@ -152,7 +154,7 @@ def rain_training_data(
             joined[1],
             joined[2],
             keep / keep.sum() if weighted and keep.size else None,
-            [Motions(one, config.input_frames) for one in chosen] if moving else (),
+            motions,
         )
 
     train = dataset(archives, [part["train"] for part in starts], config.rain_weighted)

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from nowcast.data.motion import estimate_motion
+from nowcast.data.motion import ESTIMATOR_VERSION, estimate_motion
+from nowcast.training.arrays import make_array
 from nowcast.training.packed import PackedArchive
 
 log = logging.getLogger(__name__)
 
 # Motion is smooth: the mean over blocks of this many pixels, looked up bilinearly, stands for it.
 BLOCK = 4
-# What a file full of holes reads as, so that it says "not estimated yet"; no stored motion is exactly this.
+# What a new file reads as: "not estimated yet"; no stored motion is exactly this.
 ABSENT = np.float16(0)
 STILL = np.float16(1e-6)
 
@@ -30,8 +31,9 @@ STILL = np.float16(1e-6)
 class Motions:
     """The motion over the inputs of every window of a packed archive [pixels per step], made when first asked for.
 
-    Kept in `motion-<input_frames>f-<BLOCK>px.npy` in the folder, 2 bytes for each of two components of each block:
-    any process may fill it, for all would write the same. Where the folder cannot be written, nothing is kept.
+    Kept in `motion-v<ESTIMATOR_VERSION>-<input_frames>f-<BLOCK>px.npy` in the folder, 2 bytes for each of two
+    components of each block: any process may fill it, for all would write the same. Where the folder cannot be written,
+    nothing is kept; where the disk has no room, that is an error: each sample's motion would be estimated every time.
 
     Attributes:
         archive: What the windows are of.
@@ -40,6 +42,14 @@ class Motions:
 
     archive: PackedArchive
     input_frames: int
+
+    def prepare(self) -> None:
+        """Make the file now, in the process that can say best what is wrong.
+
+        Raises:
+            DataError: The disk has no room for it.
+        """
+        _ = self._kept
 
     def crop(self, start: int, rows: slice, columns: slice) -> np.ndarray:
         """Motion (2, h, w) float32 of the window that begins at frame `start`, for a crop."""
@@ -60,7 +70,7 @@ class Motions:
 
     @cached_property
     def _kept(self) -> np.ndarray | None:
-        path = self.archive.folder / f"motion-{self.input_frames}f-{BLOCK}px.npy"
+        path = self.archive.folder / f"motion-v{ESTIMATOR_VERSION}-{self.input_frames}f-{BLOCK}px.npy"
         shape = (len(self.archive.rain_rate), 2, *self._blocks)
         try:
             kept = _opened(path, shape)
@@ -96,10 +106,10 @@ def _opened(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _make(path: Path, shape: tuple[int, ...]) -> None:
-    """A file full of holes, whole or not at all."""
+    """A file in which nothing is estimated yet, whole or not at all."""
     with tempfile.TemporaryDirectory(prefix=".motion-", dir=path.parent) as scratch:
         draft = Path(scratch) / path.name
-        np.lib.format.open_memmap(draft, mode="w+", dtype=ABSENT.dtype, shape=shape).flush()
+        make_array(draft, ABSENT.dtype, shape, place=path.parent)
         os.replace(draft, path)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from nowcast.data.grid import Grid
 from nowcast.data.resample import Resampler
 from nowcast.errors import DataError
+from nowcast.training.arrays import make_array
 
 ARRAY = "rain_rate.npy"
 DESCRIPTION = "packed.json"
@@ -116,7 +117,7 @@ def _write_packed(
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=folder.parent) as scratch:
         draft = Path(scratch) / "packed"
         draft.mkdir()
-        array = np.lib.format.open_memmap(draft / ARRAY, mode="w+", dtype=np.float32, shape=shape)
+        array = make_array(draft / ARRAY, np.float32, shape, place=folder.parent)
         for index in range(shape[0]):
             field_ = archive.rain_rate(index, index + 1)[0] if archive.present[index] else None
             array[index] = np.nan if field_ is None else field_ if resampler is None else resampler(field_)
@@ -151,19 +152,22 @@ def open_packed(folder: str | Path) -> PackedArchive:
     try:
         values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         array = np.load(folder / ARRAY, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        pack = PackedArchive(
+            values["name"],
+            array,
+            np.array(values["present"], dtype=bool),
+            np.datetime64(values["first_time"], "s"),
+            float(values["step_seconds"]),
+            Grid.from_dict(values["grid"]),
+            values["fingerprint"],
+            bool(values["synthetic"]),
+            folder,
+        )
+        if array.shape != (pack.present.size, *pack.grid.shape):
+            raise ValueError(f"the array is {array.shape}, its description speaks of {pack.present.size} frames")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} is not a packed archive: {error}", "remove it; it will be packed again") from error
-    return PackedArchive(
-        values["name"],
-        array,
-        np.array(values["present"], dtype=bool),
-        np.datetime64(values["first_time"], "s"),
-        float(values["step_seconds"]),
-        Grid.from_dict(values["grid"]),
-        values["fingerprint"],
-        bool(values["synthetic"]),
-        folder,
-    )
+    return pack
 
 
 def default_cache() -> Path:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nowcast.data.motion import advect, carry, estimate_motion
+from nowcast.data.motion import ESTIMATOR_VERSION, advect, carry, estimate_motion
 from nowcast.errors import DataError
 
 SIZE = 128
@@ -117,6 +117,35 @@ def test_small_and_odd_frames_work() -> None:
         frames = np.random.default_rng(1).random((2, *shape))
         motion = estimate_motion(frames)
         assert motion.shape == (2, *shape) and np.isfinite(motion).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 1), (1, 2)])
+def test_a_frame_one_pixel_wide_moves_along_itself_alone(shape: tuple[int, int]) -> None:
+    frames = np.zeros((3, *shape), dtype=np.float32)
+    line = 20 * np.exp(-((np.arange(40) - 15.0 - 2 * np.arange(3)[:, None]) ** 2) / 20)
+    frames.reshape(3, -1)[:] = line[:, : frames[0].size]
+    motion = estimate_motion(frames)
+    assert np.isfinite(motion).all()
+    across = [axis for axis, size in enumerate(shape) if size == 1]
+    assert not motion[across].any()
+    if max(shape) == 40:
+        along = shape.index(40)
+        np.testing.assert_allclose(motion[along].ravel()[12:26], 2.0, atol=0.2)
+        moved = advect(frames[-1], np.where(np.arange(2)[:, None, None] == along, 3.0, 0.0) + 0 * motion, 1)[0]
+        np.testing.assert_array_equal(moved.ravel()[3:], frames[-1].ravel()[:-3])
+        # Half a pixel across still lies in the frame, more does not.
+        for away, inside in ((0.4, True), (0.6, False)):
+            drift = np.where(np.arange(2)[:, None, None] == along, 0.0, away) + 0 * motion
+            assert np.isfinite(advect(frames[-1], drift, 1)).all() == inside
+
+
+def test_a_changed_estimator_has_another_version() -> None:
+    """Motion is kept under this version: whoever changes what comes out raises it, and these numbers with it."""
+    motion = estimate_motion(moving((2.0, -3.0), seed=4))
+    assert ESTIMATOR_VERSION == 1
+    # Other processors round a little otherwise; what a changed method gives is further off.
+    np.testing.assert_allclose(motion[0, ::40, 80], (2.028, 1.992, 1.988, 1.952), atol=2e-3)
+    np.testing.assert_allclose(motion[1, ::40, 80], (-2.983, -2.993, -3.002, -2.890), atol=2e-3)
 
 
 def test_one_frame_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -169,6 +170,17 @@ def test_the_climate_for_the_bundle_is_that_of_all_windows_not_of_the_preferred_
     issues = np.arange(1, len(pack.present) - 2)  # the last input frame of each window
     assert climate["wet_share"] == pytest.approx(float((issues >= 30).mean()), abs=1e-6)
     assert climate["wet_p99_mm_h"] == 4 and climate["mean_mm_h"] == pytest.approx(4 * climate["wet_share"])
+
+
+@pytest.mark.parametrize("damage", ["a key", "a frame"])
+def test_a_packed_archive_that_another_version_wrote_is_named(tmp_path: Path, damage: str) -> None:
+    folder = packed(tmp_path).folder
+    description = folder / "packed.json"
+    values = json.loads(description.read_text())
+    values = {**values, "present": values["present"][1:]} if damage == "a frame" else {"name": values["name"]}
+    description.write_text(json.dumps(values))
+    with pytest.raises(DataError, match="is not a packed archive"):
+        open_packed(folder)
 
 
 def test_a_worker_opens_the_packed_file_instead_of_being_sent_it(tmp_path: Path) -> None:
