@@ -7,7 +7,8 @@ units, when it was issued, and for which times it holds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -111,7 +112,7 @@ class ForecastFile:
             at = {axis: index for axis, index in ((axes.issue, issue), (axes.lead, leads)) if axis is not None}
             wanted = [axis for axis in (axes.member, axes.lead, axes.y, axes.x) if axis is not None]
             flips = [slice(None, None, -1) if _runs_backwards(dataset, axes, name) else slice(None) for name in "yx"]
-        with _open(self.path, decode=False) as stored:
+        with _open(self.path, decode=False) as stored, _damage_named(self.path):
             field = _decoded(stored[rate.name].isel(at).transpose(*wanted), str(rate.attrs["units"]), self.path)
         for position, axis in enumerate((axes.member, axes.lead)):
             if axis is None:
@@ -120,7 +121,7 @@ class ForecastFile:
 
     def read_chances(self) -> np.ndarray:
         """(issue_time, lead_time, threshold, y, x) float32 in [0, 1] of a file that has thresholds."""
-        with _open(self.path) as dataset:
+        with _open(self.path) as dataset, _damage_named(self.path):
             values = dataset[CHANCES].values
         values = values if values.ndim == 5 else values[None]
         return np.asarray(values.swapaxes(1, 2), dtype=np.float32)
@@ -250,6 +251,15 @@ def _open(path: Path, *, decode: bool = True) -> xr.Dataset:
         return xr.open_dataset(path, **how)
     except (OSError, ValueError, KeyError, FileNotFoundError) as error:
         raise DataError(f"{path} cannot be read as netCDF or Zarr: {error}", "give a CF forecast file") from error
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """A field that cannot be read from a file that could be opened: its bytes were damaged."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"the rain rates of {path} cannot be read: {error}", "make the forecast again") from error
 
 
 def _rate(dataset: xr.Dataset, path: Path) -> xr.DataArray:

@@ -1,6 +1,7 @@
 """CaseStore: the finished cases of an evaluation, kept beside it until it is whole, so that a stopped run goes on.
 
-One file a case, written whole or not at all; what was kept is what would be computed again, bit for bit.
+One file a case, written whole or not at all, with the digests of the files that the case was scored from: what was kept
+is what would be computed again, bit for bit, and a forecast that was mended meanwhile is scored anew.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class CaseStore:
 
     Args:
         path: The evaluation.
-        about: All that the scores of a case depend on, as JSON values; a resumed run must say the same.
+        about: All that the scores of every case depend on, as JSON values; a resumed run must say the same.
         resume: Go on with the cases that are there.
         overwrite: Without `resume`, begin anew where another run was stopped.
 
@@ -48,6 +49,7 @@ class CaseStore:
         self.path = Path(path)
         self._draft = draft_of(self.path)
         self._about = json.dumps(about, sort_keys=True, indent=1)
+        self._holds_scores = False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = lock_archive(self._draft)
         try:
@@ -84,19 +86,27 @@ class CaseStore:
         # Under the lock still: another run may begin in the folder as soon as it is given back.
         try:
             if isinstance(error, NowcastError) and self._draft.exists():
-                # What is wrong with the data is wrong again: there is nothing to go on from.
-                self.remove()
+                if self._holds_scores:
+                    self._tell_of_what_is_kept(error)
+                else:
+                    self.remove()
             if not self._draft.exists():
                 Path(self._lock.name).unlink(missing_ok=True)
         finally:
             self._lock.close()
 
+    def _tell_of_what_is_kept(self, error: NowcastError) -> None:
+        number = len(list(self._draft.glob("*.npz")))
+        kept = f"{number} case{'s are' if number > 1 else ' is'} scored and kept: mend it, then go on with --resume"
+        error.hint = kept if error.hint is None else f"{error.hint}. {kept}"
+
     def remove(self) -> None:
         """Take the folder away, once the evaluation stands under its name."""
         shutil.rmtree(self._draft)
 
-    def write(self, scores: CaseScores) -> None:
-        """Keep the scores of a case."""
+    def write(self, scores: CaseScores, files: Mapping[str, str]) -> None:
+        """Keep the scores of a case, made of files with these digests by model."""
+        self._holds_scores |= bool(scores.table.any())
         arrays: dict[str, np.ndarray] = {"table": scores.table, "pixels": scores.pixels, "digest": scores.digest}
         kinds: list[list[Any]] = []
         for model, sums in scores.sums.items():
@@ -110,7 +120,8 @@ class CaseStore:
                         labels[name] = label
                 arrays |= {f"{len(kinds)}/{name}": getattr(values, name) for name in values.additive_fields()}
                 kinds.append([model, kind, labels])
-        text = json.dumps({"valid": dict(scores.valid), "members": dict(scores.members), "kinds": kinds})
+        about = {"files": dict(files), "valid": dict(scores.valid), "members": dict(scores.members), "kinds": kinds}
+        text = json.dumps(about)
         arrays["about"] = np.frombuffer(text.encode(), dtype=np.uint8)
         target = self._file(scores.case)
         draft = target.with_suffix(".draft")
@@ -118,14 +129,16 @@ class CaseStore:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         os.replace(draft, target)
 
-    def read(self, case: Case) -> CaseScores | None:
-        """What was kept of a case; None for nothing, or for a file that a failing disk has cut."""
+    def read(self, case: Case, files: Mapping[str, str]) -> CaseScores | None:
+        """What was kept of a case; None for nothing, for other files, or for a file that a failing disk has cut."""
         path = self._file(case)
         if not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 about = json.loads(arrays["about"].tobytes())
+                if about["files"] != dict(files):
+                    return None
                 sums: dict[str, dict[str, Sums]] = {}
                 for number, (model, kind, labels) in enumerate(about["kinds"]):
                     made = KINDS[kind]
@@ -133,8 +146,9 @@ class CaseStore:
                     values = {name: arrays[f"{number}/{name}"] for name in names}
                     sums.setdefault(model, {})[kind] = made(**values, **labels)
                 table, pixels, digest = (arrays[name] for name in ("table", "pixels", "digest"))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
+        self._holds_scores |= bool(table.any())
         return CaseScores(case, table, pixels, digest, about["valid"], about["members"], sums)
 
     def _file(self, case: Case) -> Path:

@@ -26,6 +26,7 @@ from nowcast.verification.case_store import CaseStore
 from nowcast.verification.counts import (
     AT_OR_ABOVE,
     CONTINGENCY,
+    Case,
     Comparison,
     ContingencyCounts,
     check_thresholds,
@@ -102,7 +103,9 @@ def evaluate(
     label = label or source.path.stem
     jobs, left_out = plan_cases(models, wanted, source, label, rules, comparison, first, last)
     names = (*models, *(baseline.name for baseline in wanted))
-    description = _describe(models, wanted, source, label, rules, comparison, jobs) | {"left_out": left_out}
+    used = {file.path: file for job in jobs for _, file in job.files}
+    digests = {path: file.sha256() for path, file in used.items()}
+    description = _describe(models, wanted, source, label, rules, comparison, digests) | {"left_out": left_out}
 
     def finish(parts: Sequence[CaseScores]) -> Evaluation:
         _require_valid(parts, names, source)
@@ -115,9 +118,11 @@ def evaluate(
     if output is None:
         return finish(_run(jobs, executor, progress))
     about = {key: value for key, value in description.items() if key not in ("left_out", "zero_by_zero", "ensembles")}
+    about["models"] = {name: {**entry, "files": None} for name, entry in description["models"].items()}
     about["lead times"] = jobs[0].lead_times.astype(int).tolist()
     with CaseStore(output, about, resume=resume, overwrite=overwrite) as store:
-        found = finish(_run(jobs, executor, progress, store))
+        files = {job.case: {name: digests[file.path] for name, file in job.files} for job in jobs}
+        found = finish(_run(jobs, executor, progress, store, files))
         found.save(output, overwrite=overwrite)
         store.remove()
     return found
@@ -139,17 +144,23 @@ def _rules(
 
 
 def _run(
-    jobs: Sequence[CaseJob], executor: Executor | None, progress: Progress | None, store: CaseStore | None = None
+    jobs: Sequence[CaseJob],
+    executor: Executor | None,
+    progress: Progress | None,
+    store: CaseStore | None = None,
+    files: Mapping[Case, Mapping[str, str]] | None = None,
 ) -> list[CaseScores]:
-    """The scores of all cases in the order of the jobs; those in the store are not made again."""
-    kept = {} if store is None else {job.case: scores for job in jobs if (scores := store.read(job.case)) is not None}
+    """The scores of all cases in the order of the jobs; those in the store, of the same `files`, are not made again."""
+    made_of = files or {job.case: {} for job in jobs}
+    found = {} if store is None else {job.case: store.read(job.case, made_of[job.case]) for job in jobs}
+    kept = {case: scores for case, scores in found.items() if scores is not None}
     if kept:
         log.info("%d of %d cases were scored before the run was stopped", len(kept), len(jobs))
     outstanding = [job for job in jobs if job.case not in kept]
     results = map(score_case, outstanding) if executor is None else _in_order(executor, outstanding)
     for scores in results if progress is None else progress(results, len(outstanding)):
         if store is not None:
-            store.write(scores)
+            store.write(scores, made_of[scores.case])
         kept[scores.case] = scores
     return [kept[job.case] for job in jobs]
 
@@ -228,18 +239,17 @@ def _describe(
     label: str,
     rules: FieldRules,
     comparison: Comparison,
-    jobs: Sequence[CaseJob],
+    digests: Mapping[Path, str],
 ) -> dict[str, Any]:
-    """What the scores come from, before they are made."""
-    read = {(name, file.path) for job in jobs for name, file in job.files}
+    """What the scores come from, before they are made; `digests` of the files that are read."""
     described: dict[str, Any] = {}
     for name, files in models.items():
         known = {key: str(files[0].attributes[key]) for key in MODEL_ATTRIBUTES if key in files[0].attributes}
-        used = [file for file in files if (name, file.path) in read]
+        used = [file for file in files if file.path in digests]
         described[name] = {
             "kind": "forecast",
             "attributes": known,
-            "files": {f"{file.path.parent.name}/{file.path.name}": file.sha256() for file in used},
+            "files": {f"{file.path.parent.name}/{file.path.name}": digests[file.path] for file in used},
         }
     for baseline in baselines:
         attributes = {"input_frames": str(baseline.input_frames)}

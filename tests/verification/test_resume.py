@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
+import h5py
+import netCDF4
 import numpy as np
 import pytest
 
@@ -88,12 +91,59 @@ def test_stopped_between_cases_it_goes_on_to_the_same_bytes(
     assert [entry.name for entry in tmp_path.iterdir()] == ["skill"]
 
 
-def test_a_case_that_a_disk_has_cut_is_scored_again(place: Path, tmp_path: Path, unbroken: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("left", [0, -40])
+def test_a_case_that_a_disk_has_cut_is_scored_again(
+    left: int, place: Path, tmp_path: Path, unbroken: dict[str, bytes]
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(place, tmp_path / "skill", progress=stopping_after(3, []))
     cut = sorted(draft_of(tmp_path / "skill").glob("*.npz"))[0]
-    cut.write_bytes(cut.read_bytes()[:-40])
+    cut.write_bytes(cut.read_bytes()[:left])
     run(place, tmp_path / "skill", resume=True)
+    assert contents(tmp_path / "skill") == unbroken
+
+
+@pytest.mark.parametrize("fault", ["negative rates", "damaged bytes"])
+def test_a_bad_forecast_met_late_costs_no_case_that_was_scored(
+    fault: str, place: Path, tmp_path: Path, unbroken: dict[str, bytes]
+) -> None:
+    shutil.copytree(place / "net", tmp_path / "net")
+    bad = tmp_path / "net" / "4.nc"
+    if fault == "negative rates":
+        with netCDF4.Dataset(bad, "a") as file:
+            file["rainfall_rate"][0, 0] = -5.0
+    else:
+        with h5py.File(bad) as file:
+            chunk = file["rainfall_rate"].id.get_chunk_info(0)
+        whole = bytearray(bad.read_bytes())
+        whole[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+        bad.write_bytes(whole)
+    about: dict[str, Any] = {"thresholds": (0.1, 1.0), "windows": (1, 5), "baselines": [Persistence()]}
+    with pytest.raises(DataError, match="4.nc") as found:
+        evaluate([tmp_path / "net"], place / "mch.zarr", output=tmp_path / "skill", **about)
+    assert "3 cases are scored and kept: mend it, then go on with --resume" in str(found.value.hint)
+    shutil.copy(place / "net" / "4.nc", bad)
+    scored: list[Any] = []
+    evaluate(
+        [tmp_path / "net"], place / "mch.zarr", output=tmp_path / "skill", resume=True,
+        progress=stopping_after(9, scored), **about,
+    )  # fmt: skip
+    assert len(scored) == 2 and contents(tmp_path / "skill") == unbroken
+
+
+def test_a_forecast_that_was_made_again_meanwhile_is_scored_again(
+    place: Path, tmp_path: Path, unbroken: dict[str, bytes]
+) -> None:
+    shutil.copytree(place / "net", tmp_path / "net")
+    about: dict[str, Any] = {"thresholds": (0.1, 1.0), "windows": (1, 5), "baselines": [Persistence()]}
+    with netCDF4.Dataset(tmp_path / "net" / "1.nc", "a") as file:
+        file["rainfall_rate"][:] = 0.0
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(
+            [tmp_path / "net"], place / "mch.zarr", output=tmp_path / "skill", progress=stopping_after(3, []), **about
+        )
+    shutil.copy(place / "net" / "1.nc", tmp_path / "net" / "1.nc")
+    evaluate([tmp_path / "net"], place / "mch.zarr", output=tmp_path / "skill", resume=True, **about)
     assert contents(tmp_path / "skill") == unbroken
 
 
@@ -165,11 +215,12 @@ def test_cases_within_a_minute_are_kept_apart(tmp_path: Path) -> None:
 
     with CaseStore(tmp_path / "skill", {}) as store:
         for seconds in (0, 30):
-            store.write(scores(seconds))
+            store.write(scores(seconds), {"net": "a"})
         for seconds in (0, 30):
-            found = store.read(scores(seconds).case)
+            found = store.read(scores(seconds).case, {"net": "a"})
             assert found is not None and (found.table == seconds).all()
-        assert store.read(scores(15).case) is None
+        assert store.read(scores(15).case, {"net": "a"}) is None
+        assert store.read(scores(30).case, {"net": "b"}) is None
 
 
 def test_what_a_failed_run_leaves_is_removed_under_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
