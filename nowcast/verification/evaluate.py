@@ -121,8 +121,8 @@ def evaluate(
     about["models"] = {name: {**entry, "files": None} for name, entry in description["models"].items()}
     about["lead times"] = jobs[0].lead_times.astype(int).tolist()
     with CaseStore(output, about, resume=resume, overwrite=overwrite) as store:
-        files = {job.case: {name: digests[file.path] for name, file in job.files} for job in jobs}
-        found = finish(_run(jobs, executor, progress, store, files))
+        made_of = {job.case: {name: digests[file.path] for name, file in job.files} for job in jobs}
+        found = finish(_run(jobs, executor, progress, store, made_of))
         found.save(output, overwrite=overwrite)
         store.remove()
     return found
