@@ -10,7 +10,7 @@ import numpy as np
 
 from data_prep.decode import DecodedFile
 from nowcast.data.archive import FileStatus, ManifestEntry
-from nowcast.data.archive_schema import CHANGES
+from nowcast.data.frame_measures import CHANGES
 
 
 @dataclass

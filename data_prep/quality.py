@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nowcast.data.archive import RadarArchive
-from nowcast.data.archive_schema import WET_MM_H
+from nowcast.data.frame_measures import WET_MM_H
 from nowcast.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from nowcast.data.archive import RadarArchive
 
 OFF = "off"
 # Radar composites hold spikes of thousands of mm/h where the quality index is 0; the heaviest rain measured over a

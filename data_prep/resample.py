@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from nowcast.data.archive import RadarArchive, open_archive
-from nowcast.data.archive_schema import CHANGES, SUPERSEDED
+from nowcast.data.archive_schema import SUPERSEDED
 from nowcast.data.archive_writer import ArchiveWriter, lock_archive
 from nowcast.data.encoded_frame import encode_frame
+from nowcast.data.frame_measures import CHANGES
 from nowcast.data.grid import Grid
 from nowcast.data.motion import carry, estimate_motion
 from nowcast.data.outputs import put_in_place, require_free

@@ -18,6 +18,7 @@ from zarr.codecs import ZstdCodec
 
 from nowcast.data.archive_store import LEVEL
 from nowcast.data.forecast import LEAP_SECONDS, space_coordinates
+from nowcast.data.frame_measures import CHANGES, WET_MM_H
 from nowcast.data.grid import Grid
 
 FORMAT = "nowcast-archive-1"
@@ -36,17 +37,6 @@ SUPERSEDED = "superseded_chunks"
 TIME_CHUNK = 8192
 MANIFEST_CHUNK = 1 << 18
 TIME_UNITS = "seconds since 1970-01-01 00:00:00"
-BLOCK_PIXELS = 1 << 16
-# A pixel counts as wet from this rain rate on.
-WET_MM_H = 0.1
-# What the quality steps of an ingest may change: (name, what happened to the pixels that are counted).
-CHANGES = {
-    "low_quality": "pixels made missing for a low quality index",
-    "clutter": "pixels made missing by the static clutter mask",
-    "speckle": "pixels made dry as speckle",
-    "capped": "pixels brought down to the rain rate cap",
-    "below_threshold": "pixels made dry below the rain threshold",
-}
 
 
 @dataclass(frozen=True)
@@ -92,37 +82,6 @@ SERIES: dict[str, Series] = {
     ),
     **{f"n_{name}": Series("int32", {"long_name": text, "units": "1"}) for name, text in CHANGES.items()},
 }
-
-
-def measure_frame(rain_rate: np.ndarray, valid: np.ndarray) -> dict[str, float]:
-    """The per-frame numbers of one field: how much is valid, how wet, how heavy, how rough.
-
-    Args:
-        rain_rate: (H, W) float32 [mm/h].
-        valid: (H, W) bool: where it is not NaN.
-    """
-    number = int(np.count_nonzero(valid))
-    if number == 0:
-        return {"valid_pixels": 0}
-    wet_pixels, edges, total, largest = 0, 0, 0.0, 0.0
-    # A block of rows at a time: its temporaries stay in the processor's cache.
-    rows = max(1, BLOCK_PIXELS // rain_rate.shape[1])
-    for start in range(0, rain_rate.shape[0], rows):
-        # fmax takes the number where the other is NaN.
-        block = np.fmax(rain_rate[start : start + rows], np.float32(0))
-        wet = block >= np.float32(WET_MM_H)
-        wet_pixels += int(np.count_nonzero(wet))
-        edges += int(np.count_nonzero(wet[:, 1:] != wet[:, :-1]))
-        # numpy adds in pairs: over one block, float32 is as good as its digits.
-        total += float(block.sum())
-        largest = max(largest, float(block.max()))
-    return {
-        "valid_pixels": number,
-        "wet_share": wet_pixels / number,
-        "maximum_rate": largest,
-        "mean_rate": total / number,
-        "edge_share": edges / number,
-    }
 
 
 def create_store(

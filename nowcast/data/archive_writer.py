@@ -23,7 +23,6 @@ import zarr
 from nowcast.data.archive import ManifestEntry, open_archive, read_manifest_bytes
 from nowcast.data.archive_schema import (
     BAD,
-    CHANGES,
     FORMAT,
     MANIFEST_CHUNK,
     MANIFEST_LINES,
@@ -41,6 +40,7 @@ from nowcast.data.archive_schema import (
 from nowcast.data.archive_store import OTHER, ArchiveStore, cannot_write, decode_chunk
 from nowcast.data.archive_tables import FrameTable, ManifestTable, ValidCounts
 from nowcast.data.encoded_frame import EncodedFrame, encode_frame
+from nowcast.data.frame_measures import CHANGES
 from nowcast.data.grid import Grid
 from nowcast.data.mlcast import written_once
 from nowcast.data.outputs import put_in_place, require_free

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nowcast.data.archive_schema import CHANGES, measure_frame
 from nowcast.data.archive_store import chunk_digest, encode_chunk
+from nowcast.data.frame_measures import CHANGES, measure_frame
 
 # As numpy writes it; what lies above are negative numbers, -0 and other NaNs.
 CANONICAL_NAN = np.uint32(0x7FC00000)

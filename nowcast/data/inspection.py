@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nowcast.data.archive import STATUS, RadarArchive
-from nowcast.data.archive_schema import CHANGES
+from nowcast.data.frame_measures import CHANGES
 from nowcast.data.plausibility import COMPARED, implausible_frames
 from nowcast.data.windows import present_runs, window_report
 

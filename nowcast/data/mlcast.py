@@ -35,7 +35,6 @@ import xarray as xr
 import zarr
 
 from nowcast.data.archive_schema import (
-    CHANGES,
     MISSING,
     PRESENT,
     RAIN_RATE,
@@ -45,10 +44,10 @@ from nowcast.data.archive_schema import (
     TIME_CHUNK,
     TIME_UNITS,
     create_array,
-    measure_frame,
 )
 from nowcast.data.archive_store import ArchiveStore
 from nowcast.data.forecast import LEAP_SECONDS, space_coordinates
+from nowcast.data.frame_measures import CHANGES, measure_frame
 from nowcast.data.grid import Grid
 from nowcast.errors import DataError
 
