@@ -25,11 +25,12 @@ LABEL_FREE = {
 DIGITS = 6
 # Of an ensemble, unless told otherwise.
 MEMBERS = 10
+EVERY = "30min"
 
 
 @click.command(name="calibrate")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("archives", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("archives", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--rule",
     type=click.Choice(["levels", *LABEL_FREE, "keep"]),
@@ -43,7 +44,7 @@ MEMBERS = 10
     help="Also fit what its probabilities are worth, on all archives together.",
 )
 @click.option("--members", type=click.IntRange(2), help=f"Of a model that draws them; {MEMBERS} unless given.")
-@click.option("--every", type=DURATION_TYPE, default="30min", show_default=True, help="Distance of issue times.")
+@click.option("--every", type=DURATION_TYPE, help=f"Distance of issue times; {EVERY} unless given.")
 @click.option(
     "--score", type=click.Choice(["csi", "ets", "hss"]), help="What decision levels are best by; csi unless given."
 )
@@ -61,7 +62,8 @@ def command(
     """Fit MODEL's decision levels and probabilities to ARCHIVE..., and store both in its bundle.
 
     For decision levels each archive counts as one rain regime, and each regime alike: levels tuned on one storm fail
-    in the next. Use archives that training did not see.
+    in the next. Use archives that training did not see. The rules area and expected-csi need none of their own: with
+    --no-probabilities there is nothing to read.
     """
     from dataclasses import replace
 
@@ -76,6 +78,8 @@ def command(
     bundle = load_bundle(folder)
     rule = rule or ("levels" if bundle.config.model.head == "exceedance" else "keep")
     _require_something_to_do(bundle, folder, rule, probabilities)
+    reads = rule == "levels" or probabilities
+    _require_archives_to_fit(archives, every, members, rule, reads=reads)
     if score is not None and rule != "levels":
         raise ConfigError(f"--score chooses decision levels, and --rule {rule} fits none", "leave --score out")
     if members is not None and not bundle.draws_members:
@@ -86,8 +90,9 @@ def command(
         chosen = config.model.model_copy(update={"decision": rule.replace("-", "_")})
         config, levels = config.model_copy(update={"model": chosen}), None
     parts = []
-    if rule == "levels" or probabilities:
-        parts = [calibration_sums(model, archive, every, members or MEMBERS) for archive in archives]
+    if reads:
+        distance = DURATION_TYPE.convert(EVERY, None, None) if every is None else every
+        parts = [calibration_sums(model, archive, distance, members or MEMBERS) for archive in archives]
     if rule == "levels":
         fits = fit_decision_levels([part.levels for part in parts], score or "csi")
         levels = tuple(tuple(float(level) for level in fit.levels) for fit in fits)
@@ -120,6 +125,25 @@ def _require_something_to_do(bundle: Any, folder: Path, rule: str, probabilities
         raise ConfigError(f"{folder} draws members, whose rain needs no decision levels", "leave --rule out")
     if rule == "keep" and not probabilities:
         raise ConfigError("--rule keep --no-probabilities leaves nothing to do", "leave one of them out")
+
+
+def _require_archives_to_fit(
+    archives: tuple[Path, ...], every: Any, members: int | None, rule: str, *, reads: bool
+) -> None:
+    """Refuse what would be fitted on nothing, and archives or options of archives that nothing would read."""
+    from nowcast.errors import ConfigError
+
+    if reads and not archives:
+        what = "decision levels" if rule == "levels" else "probabilities"
+        other = "" if rule == "keep" else ", or pass --no-probabilities with --rule area or expected-csi"
+        raise ConfigError(f"{what} are fitted on forecasts of an archive, and none is given", f"give ARCHIVE...{other}")
+    if not reads:
+        given = [*map(str, archives), *(["--every"] if every is not None else []), *(["--members"] if members else [])]
+        if given:
+            raise ConfigError(
+                f"--rule {rule} --no-probabilities reads no archive: {', '.join(given)} would be ignored",
+                "leave it out, or leave --no-probabilities out",
+            )
 
 
 @dataclass(frozen=True, eq=False)

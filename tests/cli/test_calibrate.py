@@ -50,6 +50,22 @@ def test_the_area_rule_replaces_levels(nowcast: Run, chances_run: Path, archive:
     assert bundle.decision == "area" and bundle.decision_levels is None
 
 
+@pytest.mark.parametrize("rule", ["area", "expected-csi"])
+def test_a_rule_that_reads_no_archive_asks_for_none(nowcast: Run, chances_run: Path, archive: Path, rule: str) -> None:
+    nowcast("calibrate", chances_run, "--rule", rule, "--no-probabilities")
+    assert load_bundle(chances_run).decision == rule.replace("-", "_")
+    for ignored in ([archive], ["--every", "1h"]):
+        command = ("calibrate", chances_run, *ignored, "--rule", rule, "--no-probabilities")
+        message = str(nowcast(*command, expect=2).exception)
+        assert "reads no archive" in message and f"{ignored[0]} would be ignored" in message
+
+
+@pytest.mark.parametrize("options", [(), ("--rule", "area"), ("--rule", "keep")])
+def test_what_is_fitted_asks_for_an_archive(nowcast: Run, chances_run: Path, options: tuple[str, ...]) -> None:
+    message = str(nowcast("calibrate", chances_run, *options, expect=2).exception)
+    assert "fitted on forecasts of an archive, and none is given" in message
+
+
 def test_a_mean_head_has_nothing_to_decide(nowcast: Run, run_folder: Path, archive: Path, tmp_path: Path) -> None:
     assert "mean head" in str(nowcast("calibrate", run_folder, archive, expect=2).exception)
     result = nowcast("predict", run_folder, archive, "--probabilities", "-o", tmp_path / "f.nc", expect=2)
