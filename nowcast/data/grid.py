@@ -8,12 +8,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
 import pyproj
 
+from nowcast.data.lat_lon import lon_lat_of_pixels
 from nowcast.errors import DataError
 
 # A degree of latitude on a sphere of the Earth's mean radius (6371 km).
@@ -120,8 +121,10 @@ class Grid:
 
     def lat_lon(self) -> tuple[np.ndarray, np.ndarray]:
         """Latitude and longitude [degrees] of every pixel centre, each (H, W) float64."""
-        x, y = np.meshgrid(self.x, self.y)
-        longitude, latitude = _to_lon_lat(self.crs, x, y)
+        if self.is_geographic:
+            longitude, latitude = np.meshgrid(self.x, self.y)
+        else:
+            longitude, latitude = lon_lat_of_pixels(self.x, self.y, partial(_to_lon_lat, self.crs))
         return latitude, longitude
 
     def cf_grid_mapping(self) -> dict[str, Any]:
