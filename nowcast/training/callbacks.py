@@ -82,6 +82,8 @@ class StopOnSignal(Callback):
     ) -> None:
         if self._somebody_was_told(trainer):
             trainer.save_checkpoint(self.folder / f"{step_name(trainer.global_step)}.ckpt")
+            if trainer.global_step >= trainer.max_steps:
+                return  # nothing is left to stop but the last validation, without which the best model may be missed
             trainer.should_stop = True
             # Lightning would validate before it stops: time that a dying process may not have, and a best model that
             # the unbroken run would not know of. A validation that is due is made by the run that goes on.
@@ -100,26 +102,38 @@ class ValidationsDue(Callback):
     """Two validations that Lightning leaves out: of the last weights, and the one that a stop came before.
 
     The last weights may be the best, whatever the distance of validations. A checkpoint is written before the
-    validation of its step; a run that resumes from it makes up for that, or it could miss its best model.
+    validation of its step; a run that resumes from it makes up for that, or it could miss its best model. So does one
+    that finds all steps done, for it may have been killed in its last validation.
     """
 
     def __init__(self, every: int, max_steps: int) -> None:
         self.every, self.max_steps = every, max_steps
+        self._trained = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.global_step == 0 or trainer.global_step % self.every:
-            return
-        loop = trainer.fit_loop.epoch_loop.val_loop
-        loop.restarting = False
-        trainer.validating = True
-        loop.run()
-        trainer.training = True
+        self._trained = True
+        if trainer.global_step > 0 and trainer.global_step % self.every == 0:
+            self._validate(trainer)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step >= self.max_steps:
             trainer.should_stop = True
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not self._trained and trainer.global_step >= self.max_steps:
+            trainer.strategy.model_to_device()
+            self._validate(trainer)
+            for logger in trainer.loggers:
+                logger.save()
+
+    def _validate(self, trainer: lightning.Trainer) -> None:
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        loop.restarting = False
+        trainer.validating = True
+        loop.run()
+        trainer.training = True
 
 
 class TimeBudget(Callback):

@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from nowcast.config import Config
 from nowcast.models.bundle import load_bundle
 from nowcast.training.curves import draw_curves
 from nowcast.training.fit import Interrupted, fit
 from nowcast.training.metrics import read_metrics
 from nowcast.verification.counting import count_events
 from tests.training.test_fit import StopAt, interrupted
-from tests.training.tiny import tiny_config, tiny_data
+from tests.training.tiny import Fields, tiny_config, tiny_data
 
 EVERY_STEP = ("training.max_steps=20", "training.validate_every=5")
 
@@ -81,6 +82,54 @@ def test_a_stop_in_the_last_validation_leaves_it_to_the_run_that_goes_on(tmp_pat
     assert read_metrics(tmp_path / "parts")["val_loss"][0].tolist() == [4, 8, 12]
     one, other = (load_bundle(tmp_path / run).net.state_dict() for run in ("whole", "parts"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_stop_at_the_last_step_leaves_the_last_validation_in(tmp_path: Path) -> None:
+    # The loss falls, so that the last validation finds the best model.
+    fit(tiny_data(), tiny_config(), tmp_path / "whole")
+    stopping = replace(tiny_data(), train=StopAt(24, 12, signal.SIGTERM))
+    assert fit(stopping, tiny_config(), tmp_path / "told").steps == 12
+    assert_same_validations_and_model(tmp_path / "whole", tmp_path / "told")
+
+
+@pytest.mark.parametrize("steps", ["11", "12"])
+def test_killed_in_its_last_validation_with_its_last_checkpoint_alone_a_run_makes_up_for_it(
+    tmp_path: Path, steps: str
+) -> None:
+    config = tiny_config(f"training.max_steps={steps}", f"training.checkpoint_every={steps}")
+    fit(tiny_data(), config, tmp_path / "whole")
+    interrupted_in_the_last_validation(tmp_path / "parts", config)
+    result = fit(tiny_data(), config, tmp_path / "parts", resume=True)
+    assert result.steps == int(steps)
+    assert_same_validations_and_model(tmp_path / "whole", tmp_path / "parts")
+    # Whole now: once more changes nothing.
+    fit(tiny_data(), config, tmp_path / "parts", resume=True)
+    assert_same_validations_and_model(tmp_path / "whole", tmp_path / "parts")
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing catches it."""
+
+
+def interrupted_in_the_last_validation(run: Path, config: Config) -> None:
+    class Dying(StopAt):
+        def __getitems__(self, indices):  # type: ignore[no-untyped-def]
+            self.calls += 1
+            if self.calls == self.batch:
+                raise Killed
+            return Fields.__getitems__(self, indices)
+
+    with pytest.raises(Killed):  # two batches a validation
+        fit(replace(tiny_data(), validation=Dying(8, 6)), config, run)
+
+
+def assert_same_validations_and_model(one: Path, other: Path) -> None:
+    for left, right in zip(*(read_metrics(run)["val_loss"] for run in (one, other)), strict=True):
+        np.testing.assert_array_equal(left, right)
+    models = [load_bundle(run) for run in (one, other)]
+    assert models[0].provenance["validation_loss"] == models[1].provenance["validation_loss"]
+    states = [model.net.state_dict() for model in models]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_the_last_weights_are_validated_whatever_the_distance_of_validations(tmp_path: Path) -> None:
