@@ -1,10 +1,10 @@
 """WithBase: a net on top of a forecast that is there from the first step, so that it need only add to it.
 
-The base is a logistic regression for each lead time and threshold. It sees how much of ever larger neighbourhoods
-reached the threshold and how hard it rained there, in the last frame and on average before it, and the rain as it
-fades scale by scale. In the moving frame that is a probabilistic extrapolation whose small scales decay, as S-PROG's do
-(Seed 2003, doi 10.1175/1520-0450(2003)042<0381:ADASAA>2.0.CO;2), calibrated on the training rain. `fit` finds
-its weights by Newton's method before the first step of the net.
+The base is a logistic regression for each lead time and threshold. It sees whether a pixel and how much of ever larger
+neighbourhoods reached the threshold, how hard it rained there in the last frame and on average before it, how much that
+varies, and the rain as it fades scale by scale. In the moving frame that is a probabilistic extrapolation whose small
+scales decay, as S-PROG's do (Seed 2003, doi 10.1175/1520-0450(2003)042<0381:ADASAA>2.0.CO;2), calibrated on the
+training rain. `fit` finds its weights by Newton's method before the first step of the net.
 
 Shapes: B batch, T frames in, L frames out, K thresholds, F features, H rows, W columns.
 """
@@ -18,7 +18,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nowcast.models.base_features import SCALES, faded, neighbourhood_means, without_gaps
+from nowcast.models.base_features import (
+    SCALES,
+    VARIED,
+    faded,
+    log_odds,
+    neighbourhood_means,
+    variability,
+    without_gaps,
+)
 from nowcast.models.blocks import ForecastNet
 from nowcast.models.logistic import fit_logistic
 
@@ -38,7 +46,7 @@ class _Seen:
     """What the base sees of a batch.
 
     Attributes:
-        values: (B, 2 S, H, W) mean rain of the neighbourhoods, in the last frame and before it.
+        values: (B, 2 S + V, H, W) mean rain of the neighbourhoods, in the last frame and before it, and how it varies.
         faded: (B, L, H, W).
         last, before: (B, 1, H, W) and (B, T - 1, H, W) values, for the shares above a threshold.
         valid: (B, 1, H, W) of the last frame.
@@ -72,7 +80,7 @@ class WithBase(nn.Module):
         net.output.unit_features = True
         self.net = net
         self.num_leads = num_leads
-        features = (4 if borders else 2) * len(SCALES) + FADED
+        features = 2 * len(SCALES) + len(VARIED) + FADED + (len(SCALES) + 1 if borders else 0)
         self.register_buffer("borders", torch.tensor([float(border) - ROUNDING for border in borders]))
         self.register_buffer("center", torch.zeros(num_leads, channels, features))
         self.register_buffer("spread", torch.ones(num_leads, channels, features))
@@ -124,7 +132,7 @@ class WithBase(nn.Module):
         Args:
             samples: Frames (B, T, C, H, W), events (B, L, K, H, W) in [0, 1] and their validity (B, L, 1, H, W),
                 with as many lead times as the base has.
-            pixels: How many to draw of each batch, uniformly from those measured in the last frame.
+            pixels: How many to draw of each batch, uniformly from those measured in the last frame and at some lead.
             seed: Of the draw.
         """
         generator = torch.Generator().manual_seed(seed)
@@ -160,7 +168,7 @@ class WithBase(nn.Module):
     ) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
         """Features and events of some pixels: K times (N, F), K times (N, FADED, L), (N, L, K) and (N, L)."""
         seen = self._seen(frames, self.num_leads)
-        places = seen.valid.flatten().nonzero().squeeze(1)
+        places = (seen.valid * valid.amax(dim=1)).flatten().nonzero().squeeze(1)
         chosen = places[torch.randperm(len(places), generator=generator)[:pixels].to(places.device)]
 
         def at(fields: Tensor) -> Tensor:  # (B, ..., H, W) -> (N, ...)
@@ -178,7 +186,7 @@ class WithBase(nn.Module):
         means = neighbourhood_means(values, last_valid)
         before = means[:, :-1].mean(dim=1) if means.shape[1] > 1 else means[:, -1]
         return _Seen(
-            torch.cat([means[:, -1], before], dim=1),
+            torch.cat([means[:, -1], before, variability(values[:, -1:], means[:, -1], last_valid)], dim=1),
             faded(means, last_valid, num_frames),
             values[:, -1:],
             values[:, :-1] if means.shape[1] > 1 else values,
@@ -190,8 +198,10 @@ class WithBase(nn.Module):
         if self.borders.numel() == 0:  # type: ignore[operator]
             return seen.values
         border = self.borders[k]  # type: ignore[index]
-        shares = [(seen.last >= border).float(), (seen.before >= border).float().mean(dim=1, keepdim=True)]
-        return torch.cat([neighbourhood_means(torch.cat(shares, dim=1), seen.valid).flatten(1, 2), seen.values], dim=1)
+        happened = (seen.last >= border).float()
+        happened_before = (seen.before >= border).float().mean(dim=1, keepdim=True)
+        wider = log_odds(neighbourhood_means(happened, seen.valid)[:, 0, 1:])
+        return torch.cat([happened, happened_before, wider, seen.values], dim=1)
 
     def _faded(self, seen: _Seen, k: int) -> Iterator[Tensor]:
         """Features (B, L, H, W) of output channel k, one after the other, that differ between lead times."""

@@ -15,6 +15,10 @@ from torch import Tensor
 BOXES = (1, 3, 7)
 HALVINGS = 3
 SCALES = (*BOXES, *(BOXES[-1] * 2**halving for halving in range(1, HALVINGS + 1)))
+# Scales of the neighbourhoods whose rain varies: wide enough to hold some, narrow enough to say how it is here.
+VARIED = (3, 4)
+# A share of none or all is as good as this far from it: log odds are finite, and one pixel in many is not nothing.
+SMALLEST_ODDS = 0.005
 # Correlations are kept below 1, or a scale would live for ever and its process would have no solution.
 LARGEST_CORRELATION = 0.9999
 # Shares of measured pixels below this are none.
@@ -39,6 +43,28 @@ def neighbourhood_means(fields: Tensor, valid: Tensor) -> Tensor:
         means.append(F.interpolate(_box_mean(coarse, BOXES[-1]), size=fields.shape[-2:], mode="bilinear"))
     joined = torch.stack(means, dim=2)
     return joined[:, :-1] / joined[:, -1:].clamp(min=SMALLEST_SHARE)
+
+
+def log_odds(shares: Tensor) -> Tensor:
+    """Log odds of shares in [0, 1], each held off its end by `SMALLEST_ODDS`.
+
+    What a regression for log odds should see: from no rain near by to a little is a longer way than from much to more.
+    """
+    return torch.log((shares + SMALLEST_ODDS) / (1 + SMALLEST_ODDS - shares))
+
+
+def variability(values: Tensor, means: Tensor, valid: Tensor) -> Tensor:
+    """Standard deviations (B, V, H, W) of values (B, 1, H, W) in the neighbourhoods of the scales `VARIED`.
+
+    Showers die sooner than the steady rain of the same mean.
+
+    Args:
+        means: (B, S, H, W) of `neighbourhood_means` of the values.
+        valid: (B, 1, H, W), 1 where measured.
+    """
+    squares = neighbourhood_means(values.square(), valid)[:, 0]
+    chosen = list(VARIED)
+    return (squares[:, chosen] - means[:, chosen].square()).clamp(min=0).sqrt()
 
 
 def without_gaps(values: Tensor, valid: Tensor) -> Tensor:
@@ -113,4 +139,3 @@ def _box_mean(fields: Tensor, side: int) -> Tensor:
     half = side // 2
     rows = F.avg_pool2d(fields, (side, 1), stride=1, padding=(half, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, half), count_include_pad=False)
-

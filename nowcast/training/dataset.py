@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from nowcast.config import DataConfig
 from nowcast.data.climate import RainClimate
@@ -24,6 +25,9 @@ from nowcast.training.motions import Motions
 from nowcast.training.packed import PIXEL_SIZE_TOLERANCE, Archive, PackedArchive
 
 log = logging.getLogger(__name__)
+
+# Pixels around a crop that a base sees too: more than half its widest neighbourhood, and enough to tell how rain fades.
+SURROUNDINGS = 64
 
 
 class BatchSource(Protocol):
@@ -89,6 +93,49 @@ class SequenceDataset:
 
 
 @dataclass(frozen=True, eq=False)
+class SurroundedDataset:
+    """The samples of another data set with what lies around their crops, as far as the grids reach.
+
+    For what looks far: at the edge of a crop it would see less than it will in a forecast. The targets are valid in
+    the crop alone.
+
+    Attributes:
+        samples: The samples as they are.
+        wider: The same ones with larger crops.
+    """
+
+    samples: SequenceDataset
+    wider: SequenceDataset
+
+    @classmethod
+    def of(cls, samples: SequenceDataset, margin: int) -> SurroundedDataset:
+        """Crops with `margin` pixels more on every side, moved where the grid would end before them."""
+        sides, corners = [], []
+        for axis, (side, corner) in enumerate(((samples.height, samples.row), (samples.width, samples.column))):
+            grids = np.array([archive.grid.shape[axis] for archive in samples.archives])
+            sides.append(min(side + 2 * margin, int(grids.min())))
+            corners.append(np.clip(corner - margin, 0, grids[samples.archive] - sides[-1]))
+        height, width = sides
+        return cls(samples, replace(samples, height=height, width=width, row=corners[0], column=corners[1]))
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        return self.samples.weights
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        batch = self.wider.__getitems__(indices)
+        inside = torch.zeros_like(batch.valid)
+        for one, index in zip(inside, indices, strict=True):
+            row = int(self.samples.row[index] - self.wider.row[index])
+            column = int(self.samples.column[index] - self.wider.column[index])
+            one[..., row : row + self.samples.height, column : column + self.samples.width] = True
+        return replace(batch, valid=batch.valid & inside)
+
+
+@dataclass(frozen=True, eq=False)
 class TrainingData:
     """All that `fit` needs to know of the data.
 
@@ -98,6 +145,7 @@ class TrainingData:
         in_channels: Channels of an input frame.
         step_seconds, pixel_size_km: What a forecast's archive must match; None where it has no meaning.
         provenance: Fingerprints and counts, for the bundle.
+        surrounded: The training samples with what lies around them; None where nothing does.
     """
 
     train: BatchSource
@@ -107,6 +155,7 @@ class TrainingData:
     step_seconds: float | None = None
     pixel_size_km: tuple[float, float] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    surrounded: BatchSource | None = None
 
 
 def rain_training_data(
@@ -199,6 +248,7 @@ def rain_training_data(
             "synthetic": any(one.synthetic for one in archives),
             "rain_climate": None if climate is None else climate.to_dict(),
         },
+        surrounded=SurroundedDataset.of(train, SURROUNDINGS),
     )
 
 
@@ -334,5 +384,4 @@ def _uniform_fields(dataset: SequenceDataset, seed: int, number: int = 96) -> It
 
 
 def _with_normalizer(dataset: SequenceDataset, normalizer: Normalizer) -> SequenceDataset:
-    values = {name: getattr(dataset, name) for name in dataset.__dataclass_fields__}
-    return SequenceDataset(**(values | {"normalizer": normalizer}))
+    return replace(dataset, normalizer=normalizer)

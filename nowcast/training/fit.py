@@ -33,7 +33,7 @@ from nowcast.models.inputs import Batch
 from nowcast.models.registry import build_forecaster
 from nowcast.training.callbacks import DrawCurves, ProgressLines, StopOnSignal, TimeBudget, ValidationsDue
 from nowcast.training.checkpoints import CHECKPOINTS, WholeFiles, last_readable, remove_old, step_name, step_of
-from nowcast.training.dataset import TrainingData
+from nowcast.training.dataset import BatchSource, TrainingData
 from nowcast.training.loaders import DataLoaders
 from nowcast.training.metrics import LOGS, metrics_logger
 from nowcast.training.module import EventCounter, ForecastModule
@@ -266,7 +266,7 @@ def _start_weights(net: torch.nn.Module, data: TrainingData, config: Config, ini
             if isinstance(base, WithBase):
                 number = math.ceil(BASE_SAMPLES / config.training.batch_size)
                 log.info("fitting the base on %d batches", number)
-                batches = _drawn_batches(data, config, number, stream=4)
+                batches = _drawn_batches(data.surrounded or data.train, config, number, stream=4)
                 samples = ((batch.inputs, head.encode(batch.targets), batch.valid) for batch in batches)
                 base.fit(samples, pixels=BASE_PIXELS // number, seed=config.training.seed)
         return
@@ -311,19 +311,19 @@ def _said(value: Any, form: str) -> str:
 def _event_shares(data: TrainingData, head: Head, config: Config) -> list[float]:
     """For each output channel the share of valid pixels with its event, in samples as training will draw them."""
     happened, valid = torch.zeros(head.channels, dtype=torch.float64), 0
-    for batch in _drawn_batches(data, config, CLIMATOLOGY_BATCHES, stream=2):
+    for batch in _drawn_batches(data.train, config, CLIMATOLOGY_BATCHES, stream=2):
         events = torch.where(batch.valid, head.encode(batch.targets), 0.0)
         happened += events.sum(dim=(0, 1, 3, 4), dtype=torch.float64).cpu()
         valid += int(batch.valid.sum())
     return (happened / max(valid, 1)).tolist()
 
 
-def _drawn_batches(data: TrainingData, config: Config, number: int, *, stream: int) -> Iterator[Batch]:
+def _drawn_batches(samples: BatchSource, config: Config, number: int, *, stream: int) -> Iterator[Batch]:
     """Batches as training will draw them, but of a random stream of their own."""
     rng = np.random.default_rng([config.training.seed, stream])
     for _ in range(number):
-        chosen = rng.choice(len(data.train), config.training.batch_size, p=data.train.weights)
-        yield data.train.__getitems__(chosen.tolist())
+        chosen = rng.choice(len(samples), config.training.batch_size, p=samples.weights)
+        yield samples.__getitems__(chosen.tolist())
 
 
 def _take_best(module: ForecastModule, best: ModelCheckpoint) -> float:

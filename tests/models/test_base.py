@@ -12,7 +12,17 @@ from torch import nn
 from nowcast.config import load_config
 from nowcast.data.normalize import Normalizer
 from nowcast.models.base import WithBase
-from nowcast.models.base_features import BOXES, SCALES, faded, lead_weights, neighbourhood_means, without_gaps
+from nowcast.models.base_features import (
+    BOXES,
+    SCALES,
+    VARIED,
+    faded,
+    lead_weights,
+    log_odds,
+    neighbourhood_means,
+    variability,
+    without_gaps,
+)
 from nowcast.models.encoder_forecaster import EncoderForecaster
 from nowcast.models.logistic import fit_logistic
 from nowcast.models.registry import build_forecaster
@@ -57,6 +67,27 @@ def test_wide_neighbourhoods_are_as_wide_as_they_say() -> None:
         assert rows.sum().item() == pytest.approx(1.0, abs=0.02)
         spread = (rows * place.square()).sum().sqrt().item()
         assert spread == pytest.approx(np.sqrt((width**2 - 1) / 12), rel=0.15, abs=1e-6)
+
+
+def test_log_odds_are_those_of_the_share_and_finite_at_its_ends() -> None:
+    shares = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0])
+    found = log_odds(shares)
+    torch.testing.assert_close(found[1:4], torch.logit(shares[1:4]), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(found, -log_odds(1 - shares))
+    assert found[0].item() == pytest.approx(np.log(0.005 / 1.005), rel=1e-5)
+
+
+def test_variability_is_the_spread_of_the_measured_pixels_near_by() -> None:
+    generator = torch.Generator().manual_seed(5)
+    values = torch.rand(1, 1, 160, 160, generator=generator) * torch.tensor([0.2, 1.0]).repeat_interleave(80)
+    valid = (torch.rand(1, 1, 160, 160, generator=generator) > 0.2).float()
+    spread = variability(values, neighbourhood_means(values, valid)[:, 0], valid)[0]
+    assert spread.shape == (len(VARIED), 160, 160)
+    for here in spread:  # of uniform numbers: their range over the root of 12
+        assert here[40:120, 30:50].mean().item() == pytest.approx(0.2 / np.sqrt(12), rel=0.05)
+        assert here[40:120, 110:130].mean().item() == pytest.approx(1.0 / np.sqrt(12), rel=0.05)
+    # Pixels that are not measured do not count.
+    torch.testing.assert_close(spread, variability(values * valid, neighbourhood_means(values, valid)[:, 0], valid)[0])
 
 
 def test_what_an_older_frame_misses_is_taken_from_the_next() -> None:
@@ -165,6 +196,22 @@ def test_fitted_it_forecasts_the_chances_that_come_true(channels: int) -> None:
     near, far = ((chances[:, lead : lead + 1] - truth).square().mean() for lead in (0, 1))
     assert near < 0.35 * (climatology - truth).square().mean() < far
     torch.testing.assert_close(chances[:, 1].mean(dim=(0, 2, 3)), events[:, 1].mean(dim=(0, 2, 3)), atol=0.1, rtol=0.4)
+
+
+def test_light_rain_near_by_is_told_from_none() -> None:
+    """Where events happen once a little of the neighbourhood is wet they are near certain; elsewhere they are not."""
+    field = torch.zeros(4, 1, 96, 96)
+    field[:, :, 10::40, 10::40] = 0.9  # one wet pixel in many
+    field[..., 48:] = 0
+    seen = torch.stack([field.expand(-1, 3, -1, -1), torch.ones(4, 3, 96, 96)], dim=2)
+    happens = (nn.functional.max_pool2d(field, 13, stride=1, padding=6) > 0).float()
+    events = happens[:, None].expand(-1, 1, 3, -1, -1).clone()
+    model = make(leads=1)
+    model.set_output_bias([0.3, 0.3, 0.3])
+    model.fit([(seen, events, torch.ones(4, 1, 1, 96, 96))], pixels=20_000, seed=0)
+    chances = model(seen, 1)[:, 0, 2]
+    assert chances[:, :, 60:].max() < 0.05
+    assert chances[happens[:, 0] > 0].mean() > 0.8 > 0.2 > chances[happens[:, 0] == 0].mean()
 
 
 def test_pixels_that_are_not_known_do_not_count() -> None:

@@ -17,7 +17,7 @@ from nowcast.data.archive_writer import write_archive
 from nowcast.data.grid import Grid
 from nowcast.data.normalize import Normalizer
 from nowcast.errors import ConfigError, DataError
-from nowcast.training.dataset import SequenceDataset, rain_training_data
+from nowcast.training.dataset import SequenceDataset, SurroundedDataset, rain_training_data
 from nowcast.training.packed import PackedArchive, open_packed, pack_archive
 
 START = np.datetime64("2024-05-01T00:00:00", "s")
@@ -141,6 +141,43 @@ def test_archives_on_grids_of_their_own_train_together_on_crops(tmp_path: Path) 
     data = rain_training_data(packs, CONFIG.model_copy(update={"crop": 10}), Normalizer())
     assert isinstance(data.train, SequenceDataset) and set(data.train.archive) == {0, 1}
     assert data.train.__getitems__([0, len(data.train) - 1]).inputs.shape == (2, 2, 2, 10, 10)
+
+
+def test_surrounded_samples_see_beyond_their_crops_and_learn_of_the_crops_alone(tmp_path: Path) -> None:
+    archives = [packed(tmp_path, "a", shape=(20, 24)), packed(tmp_path, "b", shape=(17, 30), seed=1)]
+    crops = CONFIG.model_copy(update={"crop": 8, "crop_stride": 4})
+    samples = rain_training_data(archives, crops, Normalizer("db")).train
+    assert isinstance(samples, SequenceDataset)
+    surrounded = SurroundedDataset.of(samples, 5)
+    chosen = list(range(0, len(samples), 7))
+    assert {int(samples.archive[index]) for index in chosen} == {0, 1}
+    plain, wide = samples.__getitems__(chosen), surrounded.__getitems__(chosen)
+    assert wide.inputs.shape[-2:] == (17, 18) and len(surrounded) == len(samples)  # 8 + 2 * 5, or what the grid has
+    for number, index in enumerate(chosen):
+        valid = wide.valid[number]
+        assert valid.sum() == plain.valid[number].sum()
+        learnt = wide.targets[number][valid]
+        torch.testing.assert_close(learnt, plain.targets[number][plain.valid[number]])
+        row, column = (int(getattr(surrounded.wider, name)[index]) for name in ("row", "column"))
+        past = archives[samples.archive[index]].rain_rate[
+            samples.start[index] + 1, row : row + 17, column : column + 18
+        ]
+        seen = ~np.isnan(past)
+        np.testing.assert_array_equal(wide.inputs[number, 1, 1].numpy() > 0, seen)
+        np.testing.assert_allclose(
+            wide.inputs[number, 1, 0].numpy()[seen], samples.normalizer.transform(past[seen]), rtol=1e-6
+        )
+
+
+def test_of_moving_rain_the_surroundings_know_more(tmp_path: Path) -> None:
+    """Rain that comes into a crop from outside is unknown to the crop, and known with its surroundings."""
+    crops = CONFIG.model_copy(update={"crop": 8, "crop_stride": 4, "frame": "moving"})
+    samples = rain_training_data([packed(tmp_path, shape=(30, 34))], crops, Normalizer("db")).train
+    assert isinstance(samples, SequenceDataset)
+    chosen = list(range(0, len(samples), 11))
+    plain = samples.__getitems__(chosen).valid
+    wide = SurroundedDataset.of(samples, 6).__getitems__(chosen).valid
+    assert wide.sum() > plain.sum() and wide.sum() <= plain[..., 0, 0].numel() * 64
 
 
 def test_too_short_is_said_with_the_counts(tmp_path: Path) -> None:
