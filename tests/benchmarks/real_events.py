@@ -30,13 +30,15 @@ EVENTS = {
     "fmi": "radar/fmi/pgm/20160928",
     "knmi": "radar/KNMI/2010/08",
 }
-# An event of another step and pixel size, brought to those of the others; it is never trained on.
-RESAMPLED = {"bom": "radar/bom/prcp-cscn"}
+# Events of another step or pixel size: brought to 5 min and to pixels of this many km, as what is trained on then is.
+RESAMPLED = {"bom": ("radar/bom/prcp-cscn", 1.0), "opera": ("radar/OPERA/20180824", 2.0)}
 THRESHOLDS = "0.1,0.5,1,5,10"
 BASELINES = ("persistence", "extrapolation", "scale-decay", "pysteps-lk", "pysteps-sprog")
 EVERY = "15min"
 # The first issue time is that of this frame, so that every model has its inputs; the last has a whole future.
 FIRST, LEADS = 5, 12
+# OPERA's six frames hold a single such time.
+FIRST_OF = {"opera": 3}
 # What differs from the preset.
 VARIANTS = {
     "net": (),
@@ -68,7 +70,8 @@ def predict(model: object, archive: Path, forecasts: Path) -> None:
     if forecasts.exists():
         return
     times = open_archive(archive).times
-    first, last = (str(times[index].astype("datetime64[s]")) for index in (FIRST, len(times) - 1 - LEADS))
+    ends = FIRST_OF.get(archive.stem, FIRST), len(times) - 1 - LEADS
+    first, last = (str(times[index].astype("datetime64[s]")) for index in ends)
     draft = forecasts.with_name(forecasts.name + ".part")
     minutes = ("--minutes", 60)
     nowcast(
@@ -77,32 +80,51 @@ def predict(model: object, archive: Path, forecasts: Path) -> None:
     draft.rename(forecasts)
 
 
+def ingested(event: str, arguments: argparse.Namespace) -> Path:
+    """The archive of an event, made when absent, on 5 min and on its pixels of the comparison."""
+    archive: Path = arguments.output / f"{event}.zarr"
+    if not archive.exists() and event in EVENTS:
+        nowcast("ingest", Path(arguments.data) / EVENTS[event], "-o", archive)
+    elif not archive.exists():
+        source, pixel_km = RESAMPLED[event]
+        native = arguments.output / f"{event}-native.zarr"
+        nowcast("ingest", Path(arguments.data) / source, "-o", native)
+        nowcast("resample", native, "-o", archive, "--step", "5min", "--pixel-km", pixel_km)
+    return archive
+
+
+def trained_on(held_out: str, arguments: argparse.Namespace) -> list[Path]:
+    """The archives of the other events, on pixels of the size of those of the one that is held out."""
+    archives = [ingested(event, arguments) for event in EVENTS if event != held_out]
+    pixel_km = RESAMPLED[held_out][1] if held_out in RESAMPLED else 1.0
+    if pixel_km == 1.0:
+        return archives
+    coarse = [archive.with_name(f"{archive.stem}-{pixel_km:g}km.zarr") for archive in archives]
+    for archive, other in zip(archives, coarse, strict=True):
+        if not other.exists():
+            nowcast("resample", archive, "-o", other, "--pixel-km", pixel_km)
+    return coarse
+
+
 def run_event(held_out: str, variant: str, seed: int, arguments: argparse.Namespace) -> Path:
     """Train without the event, forecast it, score it beside the baselines; the folder of its scores."""
     folder: Path = arguments.output
-    archives = {name: folder / f"{name}.zarr" for name in (*EVENTS, *RESAMPLED)}
-    for name, source in EVENTS.items():
-        if not archives[name].exists():
-            nowcast("ingest", Path(arguments.data) / source, "-o", archives[name])
-    if held_out in RESAMPLED and not archives[held_out].exists():
-        native = folder / f"{held_out}-native.zarr"
-        nowcast("ingest", Path(arguments.data) / RESAMPLED[held_out], "-o", native)
-        nowcast("resample", native, "-o", archives[held_out], "--step", "5min", "--pixel-km", "1")
+    archive = ingested(held_out, arguments)
     for name in BASELINES:
-        predict(name, archives[held_out], folder / "baselines" / f"{held_out}-{name}")
+        predict(name, archive, folder / "baselines" / f"{held_out}-{name}")
     tag = f"{held_out}-{variant}-seed{seed}"
     run, forecasts, skill = (folder / f"{tag}-{kind}" for kind in ("run", "forecasts", "skill"))
     if variant != SHIPPED and not (run / "model").exists():
-        others = [archives[name] for name in EVENTS if name != held_out]
+        others = trained_on(held_out, arguments)
         settings = (f"training.seed={seed}", *VARIANTS[variant])
         options = [part for setting in settings for part in ("--set", setting)]
         cache = ["--cache", folder / "cache", "--overwrite"]
         nowcast("train", *others, "-c", arguments.preset, "-o", run, *options, *cache)
     if not skill.exists():
-        predict(SHIPPED if variant == SHIPPED else run, archives[held_out], forecasts)
+        predict(SHIPPED if variant == SHIPPED else run, archive, forecasts)
         given = [f"net={forecasts}", *(f"{name}={folder / 'baselines' / f'{held_out}-{name}'}" for name in BASELINES)]
         told = ["--threshold", THRESHOLDS, "--baseline", "none", "--scale", f"1,{FSS_PIXELS}"]
-        nowcast("evaluate", *given, "--against", archives[held_out], *told, "-o", skill)
+        nowcast("evaluate", *given, "--against", archive, *told, "-o", skill)
         nowcast("report", skill, "-o", folder / f"{tag}.html", "--overwrite")
         shutil.rmtree(forecasts)
     return skill
