@@ -9,18 +9,9 @@ import numpy as np
 
 from nowcast.report.analysis import BOUNDS, Analysis
 from nowcast.report.chart import OBSERVED, Axis, Chart, Line, step_range
+from nowcast.verification.ensembles import RankSums, SpreadSums, ensemble_mean_error, rank_histogram, spread
 from nowcast.verification.fss import FssSums, useful_skill
-from nowcast.verification.probabilistic import (
-    ProbabilitySums,
-    RankSums,
-    SpreadSums,
-    bin_probabilities,
-    ensemble_mean_error,
-    rank_histogram,
-    reliability_curve,
-    roc_curve,
-    spread,
-)
+from nowcast.verification.probabilistic import ProbabilitySums, bin_probabilities, reliability_curve, roc_curve
 from nowcast.verification.scores import base_rate
 from nowcast.verification.spectra import SpectrumSums, spectrum
 from nowcast.verification.sums import Sums

@@ -16,11 +16,8 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.verification.continuous import ContinuousSums, continuous_sums
 from nowcast.verification.counts import AT_OR_ABOVE, CONTINGENCY, Comparison, EventCounts
-from nowcast.verification.fss import FssSums, fss_sums
-from nowcast.verification.pooled import SCALES, Pooling, pooled_events
-from nowcast.verification.probabilistic import (
+from nowcast.verification.ensembles import (
     CrpsSums,
-    ProbabilitySums,
     RankSums,
     SpreadSums,
     crps_sums,
@@ -28,6 +25,9 @@ from nowcast.verification.probabilistic import (
     rank_sums,
     spread_sums,
 )
+from nowcast.verification.fss import FssSums, fss_sums
+from nowcast.verification.pooled import SCALES, Pooling, pooled_events
+from nowcast.verification.probabilistic import ProbabilitySums
 from nowcast.verification.spectra import SpectrumSums, spectrum_sums
 from nowcast.verification.sums import Sums
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from nowcast.verification import continuous
 from nowcast.verification.counts import CONTINGENCY, EventCounts
+from nowcast.verification.ensembles import crps, ensemble_mean_error, fair_crps, rank_histogram, spread
 from nowcast.verification.fss import fractions_skill_score
 from nowcast.verification.probabilistic import (
     ProbabilitySums,
@@ -21,13 +22,8 @@ from nowcast.verification.probabilistic import (
     brier_parts,
     brier_score,
     brier_skill_score,
-    crps,
-    ensemble_mean_error,
-    fair_crps,
-    rank_histogram,
     roc_counts,
     roc_curve,
-    spread,
 )
 from nowcast.verification.scores import (
     AGGREGATIONS,

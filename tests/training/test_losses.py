@@ -121,7 +121,7 @@ def tied_ensemble(members: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("members", [2, 3, 7])
 def test_the_crps_is_that_of_the_verification_ties_included(members: int) -> None:
-    from nowcast.verification.probabilistic import crps, crps_sums, fair_crps
+    from nowcast.verification.ensembles import crps, crps_sums, fair_crps
 
     x, y = tied_ensemble(members)
     pixels = x.reshape(members, -1, 1, 1), y.reshape(-1, 1, 1)

@@ -24,10 +24,10 @@ from nowcast.errors import ConfigError, DataError
 from nowcast.verification.compat import compat_rows
 from nowcast.verification.counting import count_events_numpy
 from nowcast.verification.counts import Case
+from nowcast.verification.ensembles import crps
 from nowcast.verification.evaluate import evaluate
 from nowcast.verification.evaluation import Evaluation, best_and_worst, merge_evaluations
 from nowcast.verification.forecast_files import group_by_model
-from nowcast.verification.probabilistic import crps
 from nowcast.verification.score_table import score_rows
 from nowcast.verification.scores import csi, pool
 

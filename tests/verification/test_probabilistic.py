@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nowcast.verification import ensembles as e
 from nowcast.verification import probabilistic as p
 
 
@@ -22,10 +23,10 @@ def pixels(values: list[list[float]]) -> np.ndarray:
 
 
 def test_crps_of_ties_is_that_worked_by_hand():
-    sums = p.crps_sums(pixels([[0], [1], [2]]), np.array([[1.0]]))
-    assert p.crps(sums) == pytest.approx(2 / 9, abs=1e-15) and p.fair_crps(sums) == pytest.approx(0, abs=1e-15)
-    sums = p.crps_sums(pixels([[0], [0], [0.5], [1]]), np.array([[0.0]]))
-    assert p.crps(sums) == pytest.approx(0.15625, abs=1e-15) and p.fair_crps(sums) == pytest.approx(1 / 12, abs=1e-15)
+    sums = e.crps_sums(pixels([[0], [1], [2]]), np.array([[1.0]]))
+    assert e.crps(sums) == pytest.approx(2 / 9, abs=1e-15) and e.fair_crps(sums) == pytest.approx(0, abs=1e-15)
+    sums = e.crps_sums(pixels([[0], [0], [0.5], [1]]), np.array([[0.0]]))
+    assert e.crps(sums) == pytest.approx(0.15625, abs=1e-15) and e.fair_crps(sums) == pytest.approx(1 / 12, abs=1e-15)
 
 
 def test_crps_equals_the_integral_of_the_squared_difference_of_the_distributions():
@@ -38,31 +39,31 @@ def test_crps_equals_the_integral_of_the_squared_difference_of_the_distributions
         distribution = np.mean(x[:, None] <= grid, axis=0)
         integral = np.trapezoid((distribution - (y <= grid)) ** 2, grid)
         # A step function on a grid of 1e-4 is off by at most a cell at each of the steps.
-        assert p.crps(p.crps_sums(x[:, None, None], np.array([[y]]))) == pytest.approx(integral, abs=7e-4)
+        assert e.crps(e.crps_sums(x[:, None, None], np.array([[y]]))) == pytest.approx(integral, abs=7e-4)
 
 
 def test_crps_of_one_member_is_the_mean_absolute_error_and_its_fair_form_undefined():
     members, observed = ensemble((2, 20, 20), 1)
-    sums = p.crps_sums(members, observed)
-    assert p.crps(sums) == pytest.approx(np.nanmean(np.abs(members[0].astype(float) - observed)), rel=1e-14)
-    assert np.isnan(p.fair_crps(sums))
+    sums = e.crps_sums(members, observed)
+    assert e.crps(sums) == pytest.approx(np.nanmean(np.abs(members[0].astype(float) - observed)), rel=1e-14)
+    assert np.isnan(e.fair_crps(sums))
 
 
 def test_order_of_members_changes_nothing_and_a_doubled_ensemble_keeps_its_crps():
     members, observed = ensemble((6, 20, 20), 1)
-    score = p.crps(p.crps_sums(members, observed))
-    assert p.crps(p.crps_sums(members[::-1], observed)) == pytest.approx(score, rel=1e-14)
-    assert p.crps(p.crps_sums(np.concatenate([members, members]), observed)) == pytest.approx(score, rel=1e-13)
+    score = e.crps(e.crps_sums(members, observed))
+    assert e.crps(e.crps_sums(members[::-1], observed)) == pytest.approx(score, rel=1e-14)
+    assert e.crps(e.crps_sums(np.concatenate([members, members]), observed)) == pytest.approx(score, rel=1e-13)
 
 
 def test_fair_crps_does_not_depend_on_the_size_of_an_exchangeable_ensemble():
     rng = np.random.default_rng(5)
     observed = rng.normal(size=(300, 300))
-    scores = {m: p.crps_sums(rng.normal(size=(m, 300, 300)), observed) for m in (2, 20)}
+    scores = {m: e.crps_sums(rng.normal(size=(m, 300, 300)), observed) for m in (2, 20)}
     # The standard error of either mean over 90,000 pixels is about 0.003.
-    assert p.fair_crps(scores[2]) == pytest.approx(1 / np.sqrt(np.pi), abs=0.012)
-    assert p.fair_crps(scores[20]) == pytest.approx(1 / np.sqrt(np.pi), abs=0.012)
-    assert p.crps(scores[2]) > p.crps(scores[20]) + 0.1
+    assert e.fair_crps(scores[2]) == pytest.approx(1 / np.sqrt(np.pi), abs=0.012)
+    assert e.fair_crps(scores[20]) == pytest.approx(1 / np.sqrt(np.pi), abs=0.012)
+    assert e.crps(scores[2]) > e.crps(scores[20]) + 0.1
 
 
 def test_a_pixel_with_one_missing_member_counts_for_no_score():
@@ -70,7 +71,7 @@ def test_a_pixel_with_one_missing_member_counts_for_no_score():
     holed = members.copy()
     holed[2, :6] = np.nan
     kept = (members[:, 6:], observed[6:])
-    for make in (p.crps_sums, p.rank_sums, p.spread_sums, lambda m, o: p.ensemble_probability_sums(m, o, [0.0, 1.0])):
+    for make in (e.crps_sums, e.rank_sums, e.spread_sums, lambda m, o: e.ensemble_probability_sums(m, o, [0.0, 1.0])):
         holes, rest = make(holed, observed), make(*kept)
         for name in holes.additive_fields():
             assert np.array_equal(getattr(holes, name), getattr(rest, name)), name
@@ -85,7 +86,7 @@ def brute_brier(members: np.ndarray, observed: np.ndarray, threshold: float) -> 
 def test_brier_and_its_parts_equal_the_definition():
     members, observed = ensemble((8, 40, 40), 1)
     thresholds = [0.0, 0.7, 3.0]
-    sums = p.ensemble_probability_sums(members, observed, thresholds)
+    sums = e.ensemble_probability_sums(members, observed, thresholds)
     parts = p.brier_parts(sums)
     for t, threshold in enumerate(thresholds):
         share, seen = brute_brier(members, observed, threshold)
@@ -113,7 +114,7 @@ def test_the_five_parts_sum_to_the_brier_score_when_bins_hold_many_probabilities
 def test_probabilities_of_an_ensemble_give_the_sums_of_the_ensemble():
     members, observed = ensemble((5, 20, 20), 1)
     thresholds = [0.5, 2.0]
-    ours = p.ensemble_probability_sums(members, observed, thresholds)
+    ours = e.ensemble_probability_sums(members, observed, thresholds)
     with np.errstate(invalid="ignore"):
         share = np.stack([(members >= np.float32(t)).mean(axis=0) for t in thresholds])
     share[:, np.isnan(members).any(axis=0)] = np.nan
@@ -140,35 +141,35 @@ def test_probability_one_and_bin_edges_fall_in_the_stated_bins():
 
 def test_roc_area_equals_the_share_of_rightly_ordered_pairs():
     members, observed = ensemble((7, 25, 25), 1)
-    curve = p.roc_curve(p.ensemble_probability_sums(members, observed, [0.7]))
+    curve = p.roc_curve(e.ensemble_probability_sums(members, observed, [0.7]))
     share, seen = brute_brier(members, observed, 0.7)
     difference = share[seen][:, None] - share[~seen][None, :]
     assert curve.area[0] == pytest.approx(np.mean((difference > 0) + 0.5 * (difference == 0)), abs=1e-12)
     assert curve.detection_rate[0, 0] == curve.false_alarm_rate[0, 0] == 1
     assert curve.detection_rate[0, -1] == curve.false_alarm_rate[0, -1] == 0
-    assert np.isnan(p.roc_curve(p.ensemble_probability_sums(members, observed, [500.0])).area[0])
+    assert np.isnan(p.roc_curve(e.ensemble_probability_sums(members, observed, [500.0])).area[0])
 
 
 def test_perfect_and_worthless_forecasts():
     observed = np.array([[0.0, 5.0, 0.0, 5.0]])
-    perfect = p.ensemble_probability_sums(np.stack([observed] * 3), observed, [1.0])
+    perfect = e.ensemble_probability_sums(np.stack([observed] * 3), observed, [1.0])
     assert p.brier_score(perfect) == 0 and p.roc_curve(perfect).area == 1 and p.brier_skill_score(perfect) == 1
-    climatology = p.ensemble_probability_sums(np.array([0.0, 5.0])[:, None, None] + observed * 0, observed, [1.0])
+    climatology = e.ensemble_probability_sums(np.array([0.0, 5.0])[:, None, None] + observed * 0, observed, [1.0])
     assert p.brier_skill_score(climatology) == 0 and p.roc_curve(climatology).area == 0.5
 
 
 def test_rank_histogram_shares_ties_equally():
-    sums = p.rank_sums(pixels([[0, 0, 1], [0, 1, 2], [3, 2, 3]]), np.array([[0.0, 1.5, 9.0]]))
+    sums = e.rank_sums(pixels([[0, 0, 1], [0, 1, 2], [3, 2, 3]]), np.array([[0.0, 1.5, 9.0]]))
     # Tied with two of three: ranks 0, 1, 2; then between the second and third; then above all.
-    np.testing.assert_allclose(p.rank_histogram(sums), [1 / 3, 1 / 3, 1 / 3 + 1, 1])
-    dry = p.rank_sums(np.zeros((3, 2, 2)), np.zeros((2, 2)))
-    assert p.rank_histogram(dry).tolist() == [1, 1, 1, 1]
-    assert p.rank_histogram(dry, skip_all_tied=True).tolist() == [0, 0, 0, 0]
+    np.testing.assert_allclose(e.rank_histogram(sums), [1 / 3, 1 / 3, 1 / 3 + 1, 1])
+    dry = e.rank_sums(np.zeros((3, 2, 2)), np.zeros((2, 2)))
+    assert e.rank_histogram(dry).tolist() == [1, 1, 1, 1]
+    assert e.rank_histogram(dry, skip_all_tied=True).tolist() == [0, 0, 0, 0]
 
 
 def test_rank_histogram_of_exchangeable_rain_is_flat_in_spite_of_ties():
     members, observed = ensemble((5, 300, 300), 1, missing=0)
-    histogram = p.rank_histogram(p.rank_sums(members, observed))
+    histogram = e.rank_histogram(e.rank_sums(members, observed))
     assert histogram.sum() == pytest.approx(90_000)
     np.testing.assert_allclose(histogram / 90_000, 0.2, atol=0.005)
 
@@ -176,23 +177,23 @@ def test_rank_histogram_of_exchangeable_rain_is_flat_in_spite_of_ties():
 def test_spread_equals_error_for_exchangeable_members_and_not_for_a_narrow_ensemble():
     rng = np.random.default_rng(1)
     members, observed = rng.gamma(2.0, 1.0, (5, 300, 300)), rng.gamma(2.0, 1.0, (300, 300))
-    whole = p.spread_sums(members, observed, spread_edges=[0.0])
-    assert p.spread(whole)[0] == pytest.approx(p.ensemble_mean_error(whole)[0], rel=0.02)
-    narrow = p.spread_sums(members.mean() + 0.3 * (members - members.mean()), observed, spread_edges=[0.0])
-    assert p.spread(narrow)[0] < 0.4 * p.ensemble_mean_error(narrow)[0]
+    whole = e.spread_sums(members, observed, spread_edges=[0.0])
+    assert e.spread(whole)[0] == pytest.approx(e.ensemble_mean_error(whole)[0], rel=0.02)
+    narrow = e.spread_sums(members.mean() + 0.3 * (members - members.mean()), observed, spread_edges=[0.0])
+    assert e.spread(narrow)[0] < 0.4 * e.ensemble_mean_error(narrow)[0]
 
 
 def test_classes_of_spread_sum_to_the_whole():
     members, observed = ensemble((5, 30, 30), 1)
-    classes, whole = p.spread_sums(members, observed), p.spread_sums(members, observed, spread_edges=[0.0])
+    classes, whole = e.spread_sums(members, observed), e.spread_sums(members, observed, spread_edges=[0.0])
     assert classes.n.sum() == whole.n.sum() and (classes.n > 0).sum() > 4
     np.testing.assert_allclose(classes.variance.sum(), whole.variance.sum(), rtol=1e-12)
-    assert p.spread(classes)[-1] >= 10.0
+    assert e.spread(classes)[-1] >= 10.0
 
 
 def test_rechunked_cases_pool_to_the_same_bits():
     members, observed = ensemble((6, 7, 2, 12, 12), 1)
-    for make in (p.crps_sums, p.rank_sums, p.spread_sums, lambda m, o: p.ensemble_probability_sums(m, o, [0.0, 1.0])):
+    for make in (e.crps_sums, e.rank_sums, e.spread_sums, lambda m, o: e.ensemble_probability_sums(m, o, [0.0, 1.0])):
         whole = make(members, observed)
         parts = type(whole).concatenate([make(members[:, :3], observed[:3]), make(members[:, 3:], observed[3:])])
         for name in whole.additive_fields():
@@ -201,7 +202,7 @@ def test_rechunked_cases_pool_to_the_same_bits():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="does not fit"):
-        p.crps_sums(np.zeros((3, 4, 5)), np.zeros((5, 4)))
+        e.crps_sums(np.zeros((3, 4, 5)), np.zeros((5, 4)))
     with pytest.raises(ValueError, match=r"in \[0, 1\], found 0.5 to 1.5"):
         p.probability_sums(np.array([[[0.5, 1.5]]]), np.zeros((1, 2)), [1.0])
     with pytest.raises(ValueError, match="do not fit"):
@@ -209,9 +210,9 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="ascend from 0 to 1"):
         p.probability_sums(np.zeros((1, 2, 2)), np.zeros((2, 2)), [1.0], bin_edges=[0.1, 1])
     with pytest.raises(ValueError, match="one member is unknown"):
-        p.spread_sums(np.zeros((1, 2, 2)), np.zeros((2, 2)))
+        e.spread_sums(np.zeros((1, 2, 2)), np.zeros((2, 2)))
     with pytest.raises(ValueError, match="members 3 and 4"):
-        p.crps_sums(np.zeros((3, 2, 2)), np.zeros((2, 2))) + p.crps_sums(np.zeros((4, 2, 2)), np.zeros((2, 2)))
+        e.crps_sums(np.zeros((3, 2, 2)), np.zeros((2, 2))) + e.crps_sums(np.zeros((4, 2, 2)), np.zeros((2, 2)))
 
 
 @pytest.mark.oracle
@@ -223,8 +224,8 @@ def test_xskillscore_agrees_on_crps_brier_and_spread():
     members, observed = ensemble((6, 40, 40), 1, missing=0)
     f = xr.DataArray(members.astype(float), dims=("member", "y", "x"))
     o = xr.DataArray(observed.astype(float), dims=("y", "x"))
-    assert p.crps(p.crps_sums(members, observed)) == pytest.approx(float(xs.crps_ensemble(o, f)), rel=1e-10)
-    ours = p.brier_score(p.ensemble_probability_sums(members, observed, [0.95]))[0]
+    assert e.crps(e.crps_sums(members, observed)) == pytest.approx(float(xs.crps_ensemble(o, f)), rel=1e-10)
+    ours = p.brier_score(e.ensemble_probability_sums(members, observed, [0.95]))[0]
     theirs = xs.brier_score(o >= 0.95, (f >= 0.95).mean("member"))
     assert ours == pytest.approx(float(theirs), rel=1e-10)
 
@@ -238,8 +239,8 @@ def test_scores_agrees_on_crps_and_fair_crps():
     members, observed = ensemble((6, 40, 40), 1, missing=0)
     f = xr.DataArray(members.astype(float), dims=("member", "y", "x"))
     o = xr.DataArray(observed.astype(float), dims=("y", "x"))
-    sums = p.crps_sums(members, observed)
-    for method, score in (("ecdf", p.crps), ("fair", p.fair_crps)):
+    sums = e.crps_sums(members, observed)
+    for method, score in (("ecdf", e.crps), ("fair", e.fair_crps)):
         theirs = probability.crps_for_ensemble(f, o, "member", method=method)
         assert score(sums) == pytest.approx(float(theirs), rel=1e-10)
 
@@ -250,8 +251,8 @@ def test_where_pysteps_goes_wrong():
     crps = pytest.importorskip("pysteps.verification.probscores").CRPS
     members, observed = pixels([[0], [1], [2]]), np.array([[1.0]])
     assert crps(members, observed) == 0.0  # 2/9 is right: the observation equals a member
-    assert p.crps(p.crps_sums(members, observed)) == pytest.approx(2 / 9)
+    assert e.crps(e.crps_sums(members, observed)) == pytest.approx(2 / 9)
     # Where nothing is tied the two agree.
     rng = np.random.default_rng(1)
     members, observed = rng.gamma(1.0, 2.0, (5, 20, 20)), rng.gamma(1.0, 2.0, (20, 20))
-    assert p.crps(p.crps_sums(members, observed)) == pytest.approx(crps(members, observed), rel=1e-10)
+    assert e.crps(e.crps_sums(members, observed)) == pytest.approx(crps(members, observed), rel=1e-10)
