@@ -23,7 +23,7 @@ from nowcast.report.decisions import (
     shown_interval,
 )
 from nowcast.report.sum_analysis import SumAnalysis, analyse_sums
-from nowcast.verification.blocks import blocks_by_day, blocks_by_event
+from nowcast.verification.blocks import block_totals, blocks_by_day, blocks_by_event, number_with
 from nowcast.verification.bootstrap import MIN_BLOCKS, BlockBootstrap, block_bootstrap
 from nowcast.verification.counts import ContingencyCounts, EventCounts
 from nowcast.verification.evaluation import Evaluation
@@ -204,7 +204,7 @@ def _pairs(candidates: int, models: int) -> list[tuple[int, int]]:
 
 def _with_all_leads(counts: ContingencyCounts) -> np.ndarray:
     """(model, case, lead + 1, threshold, 4): the last lead is the sum of all."""
-    table = np.stack([counts.hits, counts.false_alarms, counts.misses, counts.correct_negatives], axis=-1)
+    table = counts.table()
     return np.concatenate([table, table.sum(axis=2, keepdims=True)], axis=2)
 
 
@@ -234,7 +234,7 @@ def _bootstraps(
 def _blocks_with_events(table: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     """(lead, threshold) blocks in which any model forecast, or the radar saw, an event."""
     events = table[..., :3].sum(axis=(0, -1))
-    return np.count_nonzero([events[blocks == label].sum(axis=0) > 0 for label in np.unique(blocks)], axis=0)
+    return number_with(block_totals(events[None], blocks)[0])
 
 
 def _estimate(name: str, pooled: EventCounts, made: BlockBootstrap | None, n_blocks: np.ndarray) -> Estimate:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nowcast.report.decisions import MIN_BLOCKS_SHOWN, Comparison, Estimate, Settings, decide, shown_interval
+from nowcast.verification.blocks import block_totals, number_with
 from nowcast.verification.bootstrap import BlockBootstrap, sum_bootstrap
 from nowcast.verification.counts import ContingencyCounts, EventCounts
 from nowcast.verification.evaluation import Evaluation
@@ -75,14 +76,10 @@ def _parts_by_model(score: SumScore, evaluation: Evaluation, counts: Contingency
         elif score.single is not None:
             kind, parts = score.single
             if kind == "counts":
-                found[model] = parts(EventCounts(*np.moveaxis(_table(counts)[m], -1, 0)))
+                found[model] = parts(EventCounts(*np.moveaxis(counts.table()[m], -1, 0)))
             elif model in evaluation.sums.get(kind, {}):
                 found[model] = parts(evaluation.sums[kind][model])
     return found
-
-
-def _table(counts: ContingencyCounts) -> np.ndarray:
-    return np.stack([counts.hits, counts.false_alarms, counts.misses, counts.correct_negatives], axis=-1)
 
 
 def _analysis(
@@ -99,7 +96,7 @@ def _analysis(
     weight = np.sum([score.weight(held[model]) for model in models if model in held], axis=0)
     table, weight = (np.concatenate([part, part.sum(axis=axis, keepdims=True)], axis=axis)
                      for part, axis in ((table, 2), (weight, 1)))  # fmt: skip
-    n_blocks = np.count_nonzero([weight[blocks == label].sum(axis=0) > 0 for label in np.unique(blocks)], axis=0)
+    n_blocks = number_with(block_totals(weight[None], blocks)[0])
     value = score.score(table.sum(axis=1))
     places = [(models.index(a), models.index(b)) for a, b in pairs if a in models and b in models]
     places = places if score.better is not None else []

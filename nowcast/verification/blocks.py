@@ -65,3 +65,8 @@ def block_totals(table: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     # Model by model: a sorted copy of the whole table would double the memory.
     parts = [np.add.reduceat(m if sorted_already else m[order], starts, axis=0, dtype=dtype) for m in table]
     return np.stack(parts)
+
+
+def number_with(totals: np.ndarray) -> np.ndarray:
+    """Blocks that have any of something (events, rain, error), from its totals (block, ...), not negative: (...)."""
+    return np.asarray(np.count_nonzero(totals > 0, axis=0))

@@ -6,7 +6,7 @@ model and with all their leads. Works on contingency counts and on sums that add
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
@@ -14,22 +14,17 @@ from typing import Literal
 import numpy as np
 from scipy.stats import norm
 
-from nowcast.verification.blocks import block_totals
+from nowcast.verification.blocks import block_totals, number_with
 from nowcast.verification.counts import EventCounts
+from nowcast.verification.resampling import Aggregation, Resampler, SumsScore, exact_totals, pivot, used_categories
 
 Method = Literal["studentised", "bca", "percentile"]
 Scale = Literal["linear", "log"]
-Aggregation = Literal["pooled", "mean_over_leads"]
 Score = Callable[[EventCounts], np.ndarray]
-# From parts that add up, (..., part), to a score, (...), unchanged when all parts are multiplied.
-SumsScore = Callable[[np.ndarray], np.ndarray]
 # Below this many blocks with events no model is ranked above another. Measured on simulated storms and days: the
 # studentised interval covers 93 to 97 % from 10 blocks on (tests/benchmarks/results/coverage.md); real blocks are less
 # regular, so twice that is asked for.
 MIN_BLOCKS = 20
-_CHUNK = 500
-# Relative step of the numerical derivative of a score: its square and 1e-16 / step are both far below 1e-6.
-_STEP = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +122,7 @@ def block_bootstrap(
     events = totals[..., :3].sum(axis=-1).sum(axis=0).astype(np.float64)
     chosen = tuple(combinations(range(len(counts)), 2)) if pairs is None else tuple((int(i), int(j)) for i, j in pairs)
     _check(totals, aggregation, method, level, replicates)
-    sampler = _Sampler(totals, of_counts, chosen, aggregation, _used_categories(totals, of_counts))
+    sampler = Resampler(totals, of_counts, chosen, aggregation, used_categories(totals, of_counts))
     return _bootstrap(sampler, events, bounds, method, level, replicates, seed)
 
 
@@ -156,8 +151,11 @@ def sum_bootstrap(
             without any does not count in `n_blocks`.
         blocks, pairs, bounds, level, replicates, seed: As in `block_bootstrap`; no pairs unless given.
         score: From (..., part) to (...), unchanged when all parts are multiplied by one number.
-        scale: "log" makes the intervals of the scores on their logarithm, for errors that a few blocks rule: above 0,
-            longer upwards, and less often too short. Differences stay linear; so does a score of 0.
+        scale: "log" makes the intervals of scores above 0 on their logarithm, for errors that a few blocks rule: above
+            0, longer upwards, and less often too short. That of a difference is then one of the quotient of the two
+            errors, brought back at the size that they have here: a few blocks rule both errors alike, and so not their
+            quotient. It says which is smaller, and by what share; how large errors are in other weather it does not.
+            Where an error is 0, or is so without one of its blocks, both stay linear.
 
     Raises:
         ValueError: Shapes that do not fit, fewer than two blocks.
@@ -168,27 +166,57 @@ def sum_bootstrap(
             f"sums must be of shape (model, case, lead_time, cell, part), got {sums.shape} with weights of "
             f"{np.shape(weight)}"
         )
-    totals = _exact(block_totals(sums, blocks))
+    totals = exact_totals(block_totals(sums, blocks))
     _check(totals, "pooled", "studentised", level, replicates)
     chosen = tuple((int(i), int(j)) for i, j in pairs)
-    sampler = _Sampler(totals, score, chosen, "pooled", list(range(sums.shape[-1])), floor=1e-3)
     weights = block_totals(np.asarray(weight, dtype=np.float64)[None], blocks)[0]
-    made = _bootstrap(sampler, weights, bounds, "studentised", level, replicates, seed)
+
+    def intervals_of(function: SumsScore, limits: tuple[float, float]) -> BlockBootstrap:
+        sampler = Resampler(totals, function, chosen, "pooled", list(range(sums.shape[-1])), floor=1e-3)
+        return _bootstrap(sampler, weights, limits, "studentised", level, replicates, seed)
+
     if scale == "linear":
-        return made
+        return intervals_of(score, bounds)
 
     def logarithm(parts: np.ndarray) -> np.ndarray:
         value = score(parts)
         return np.log(np.where(value > 0, value, np.nan))
 
-    logged = _Sampler(totals, logarithm, (), "pooled", sampler.used, floor=1e-3)
-    found = _bootstrap(logged, weights, (-np.inf, np.inf), "studentised", level, replicates, seed).scores
-    positive = np.isfinite(found.estimate)
-    low, high = (
-        np.where(positive, np.clip(np.exp(bound), *bounds), plain)
-        for bound, plain in ((found.low, made.scores.low), (found.high, made.scores.high))
+    logged = intervals_of(logarithm, (-np.inf, np.inf))
+    value = score(totals.sum(axis=1))
+    made = _from_logarithms(logged, value, bounds)
+    if np.all(np.isfinite(logged.scores.standard_error) | np.isnan(value)):
+        return made
+    linear = intervals_of(score, bounds)
+    return replace(
+        made,
+        scores=_where(np.isfinite(made.scores.standard_error), made.scores, linear.scores),
+        differences=_where(np.isfinite(made.differences.standard_error), made.differences, linear.differences),
     )
-    return replace(made, scores=replace(made.scores, low=low, high=high))
+
+
+def _from_logarithms(logged: BlockBootstrap, value: np.ndarray, bounds: tuple[float, float]) -> BlockBootstrap:
+    """Intervals of scores and differences from those of logarithms and their differences."""
+    ours, difference = logged.scores, logged.differences
+    with np.errstate(over="ignore"):
+        low, high = np.exp(ours.low), np.exp(ours.high)
+    scores = Intervals(value, low, high, value * ours.standard_error, ours.p_value)
+    first, second = ([pair[side] for pair in logged.pairs] for side in (0, 1))
+    found = value[first] - value[second]
+    # The logarithmic mean of the two: what a difference of logarithms is worth.
+    size = np.divide(found, difference.estimate, out=value[first].copy(), where=difference.estimate != 0)
+    low, high, error = (size * part for part in (difference.low, difference.high, difference.standard_error))
+    return replace(
+        logged,
+        scores=_clip(scores, bounds),
+        differences=_clip(Intervals(found, low, high, error, difference.p_value), _bounds_of_differences(bounds)),
+    )
+
+
+def _where(chosen: np.ndarray, one: Intervals, other: Intervals) -> Intervals:
+    return Intervals(
+        *(np.where(chosen, getattr(one, name), getattr(other, name)) for name in Intervals.__dataclass_fields__)
+    )
 
 
 def _check(totals: np.ndarray, aggregation: str, method: str, level: float, replicates: int) -> None:
@@ -200,19 +228,8 @@ def _check(totals: np.ndarray, aggregation: str, method: str, level: float, repl
         raise ValueError("one block of cases has no spread; an interval needs at least two")
 
 
-def _exact(totals: np.ndarray) -> np.ndarray:
-    """Totals (model, block, ...) on a grid of a power of two so fine that any draw of blocks adds up exactly."""
-    finite = np.isfinite(totals).all(axis=1, keepdims=True)
-    values = np.where(finite, totals, np.nan)
-    largest = np.abs(np.where(finite, totals, 0.0)).max(axis=1, keepdims=True)
-    # A draw holds as many blocks as there are: its sum stays below 2^53 units.
-    exponent = np.frexp(np.where(largest > 0, largest, 1.0))[1] + int(np.ceil(np.log2(totals.shape[1]))) - 52
-    unit = np.ldexp(1.0, exponent)
-    return np.asarray(np.rint(values / unit) * unit)
-
-
 def _bootstrap(
-    sampler: _Sampler,
+    sampler: Resampler,
     weights: np.ndarray,
     bounds: tuple[float, float],
     method: Method,
@@ -228,7 +245,7 @@ def _bootstrap(
     pull = jackknife.mean(axis=1, keepdims=True) - jackknife
     return BlockBootstrap(
         scores=_clip(_part(made, slice(0, models)), bounds),
-        differences=_clip(_part(made, slice(models, None)), (bounds[0] - bounds[1], bounds[1] - bounds[0])),
+        differences=_clip(_part(made, slice(models, None)), _bounds_of_differences(bounds)),
         pairs=sampler.pairs,
         n_blocks=n_blocks,
         effective_blocks=effective,
@@ -239,172 +256,6 @@ def _bootstrap(
         replicates=replicates,
         seed=seed,
     )
-
-
-def _used_categories(totals: np.ndarray, score: SumsScore) -> list[int]:
-    """Categories that the score depends on: correct negatives fall out of most."""
-    total = totals.sum(axis=1) + 1.0
-    base = score(total)
-    moved = [score(total + np.eye(4)[k] * total) for k in range(4)]
-    return [k for k in range(4) if not np.array_equal(base, moved[k], equal_nan=True)]
-
-
-class _Sampler:
-    """Scores, differences and their standard errors for weights of blocks; statistics are models, then pairs.
-
-    Within: S statistics, R replicates, B blocks, M models, L leads, T thresholds, K parts that the score uses.
-    """
-
-    def __init__(
-        self,
-        totals: np.ndarray,
-        score: SumsScore,
-        pairs: tuple[tuple[int, int], ...],
-        aggregation: Aggregation,
-        used: list[int],
-        *,
-        floor: float | None = None,
-    ) -> None:
-        """`floor`: least size of a part, as a share of its total, by which its step is measured; None is one count."""
-        self.totals, self.score, self.pairs, self.aggregation = totals, score, pairs, aggregation
-        self.flat = np.ascontiguousarray(np.moveaxis(totals, 1, 0), dtype=np.float64)  # (B, M, L, T, part)
-        self.used = used
-        self.size = np.abs(self.flat).sum(axis=0)
-        self.size = np.where(self.size > 0, self.size, 1.0)
-        self.least = np.ones_like(self.size) if floor is None else floor * self.size
-        models = range(totals.shape[0])
-        self.products = sorted({(m, m) for m in models} | {(min(p), max(p)) for p in pairs})
-        if aggregation == "pooled":
-            self._prepare_second_moments()
-
-    def _scores(self, counts: np.ndarray) -> np.ndarray:
-        """(..., M, L, T, part) -> (..., M, L, T)."""
-        return self.score(counts)
-
-    def _with_pairs(self, scores: np.ndarray) -> np.ndarray:
-        """(..., M, L, T) -> (..., S, L, T), or (..., S, T) for means over leads."""
-        if self.aggregation == "mean_over_leads":
-            # One undefined lead makes the mean undefined: it would be a mean over other leads for each model.
-            scores = scores.mean(axis=-2)
-        axis = -2 if self.aggregation == "mean_over_leads" else -3
-        by_model = np.moveaxis(scores, axis, 0)
-        both = np.concatenate([by_model, *[(by_model[i] - by_model[j])[None] for i, j in self.pairs]])
-        return np.moveaxis(both, 0, axis)
-
-    def estimate(self) -> np.ndarray:
-        """(S, ...) of all blocks."""
-        return self._with_pairs(self._scores(self.flat.sum(axis=0)))
-
-    def jackknife(self) -> np.ndarray:
-        """(S, B, ...) leaving out one block after the other."""
-        left = self.flat.sum(axis=0) - self.flat
-        return np.swapaxes(self._with_pairs(self._scores(left)), 0, 1)
-
-    def run(self, replicates: int, seed: int, *, studentised: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Resampled statistics and, if wanted, |s* - s| / SE*; both (S, ..., R)."""
-        estimate = self.estimate()
-        replicated = np.empty((*estimate.shape, replicates))
-        pivots = np.empty((*estimate.shape, replicates if studentised else 0))
-        done = 0
-        for weights in _weights(len(self.flat), replicates, seed):
-            part = np.s_[..., done : done + len(weights)]
-            # Whole numbers below 2^53 in float64: exact whatever the order in which BLAS adds.
-            sums = (weights @ self.flat.reshape(len(self.flat), -1)).reshape(len(weights), *self.flat.shape[1:])
-            scores = self._with_pairs(self._scores(sums))
-            replicated[part] = np.moveaxis(scores, 0, -1)
-            if studentised:
-                error = np.sqrt(np.maximum(self._variances(weights, sums), 0.0))
-                pivots[part] = np.moveaxis(_pivot(scores - estimate, error), 0, -1)
-            done += len(weights)
-        return replicated, pivots
-
-    def _gradients(self, sums: np.ndarray) -> np.ndarray:
-        """Derivative of the score by each used category, (K, R, M, L, T)."""
-        slopes = np.empty((len(self.used), *sums.shape[:-1]))
-        moved = sums.copy()
-        for place, k in enumerate(self.used):
-            step = _STEP * np.maximum(np.abs(sums[..., k]), self.least[..., k])
-            moved[..., k] = sums[..., k] + step
-            above = self._scores(moved)
-            moved[..., k] = sums[..., k] - step
-            slopes[place] = (above - self._scores(moved)) / (2.0 * step)
-            moved[..., k] = sums[..., k]
-        return slopes
-
-    def _variances(self, weights: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        """Linearised variance of each statistic over the blocks of a resample, (R, S, ...).
-
-        The derivative of a score that does not change with the size of the counts is orthogonal to the counts
-        (Euler), so the pulls of the blocks have mean 0 and uncentred second moments suffice.
-        """
-        slopes = self._gradients(sums)
-        size = len(self.flat)
-        factor = size / (size - 1)
-        if self.aggregation == "pooled":
-            covariance = self._pooled_covariances(weights, slopes)
-        else:
-            covariance = self._mean_covariances(weights, slopes)
-        models = range(self.totals.shape[0])
-        parts = [covariance[m, m] for m in models]
-        for i, j in self.pairs:
-            parts.append(covariance[i, i] + covariance[j, j] - 2.0 * covariance[min(i, j), max(i, j)])
-        return factor * np.stack(parts, axis=1)
-
-    def _prepare_second_moments(self) -> None:
-        """Products of block counts for every pair of models that is needed, (B, K K L T) each.
-
-        Counts are rounded to 2^-20 of their total (fewer bits for very many blocks), so that sums of their products are
-        whole numbers below 2^53: the matrix products are then exact, and the same on every machine.
-        """
-        bits = min(20, (52 - int(np.ceil(np.log2(len(self.flat))))) // 2)
-        kept = np.moveaxis(self.flat[..., self.used], -1, 1)  # (B, K, M, L, T)
-        self.scale = 2.0**bits / np.moveaxis(self.size[..., self.used], -1, 0)
-        rounded = np.rint(kept * self.scale)
-        self.second = {
-            (i, j): (rounded[:, :, None, i] * rounded[:, None, :, j]).reshape(len(kept), -1) for i, j in self.products
-        }
-
-    def _pooled_covariances(self, weights: np.ndarray, slopes: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
-        scaled = slopes / self.scale[:, None]
-        size = len(self.used)
-        covariances = {}
-        for i, j in self.products:
-            moments = (weights @ self.second[i, j]).reshape(len(weights), size, size, *slopes.shape[3:])
-            covariances[i, j] = np.zeros((len(weights), *slopes.shape[3:]))
-            for k, n in np.ndindex(size, size):
-                covariances[i, j] += scaled[k, :, i] * moments[:, k, n] * scaled[n, :, j]
-        return covariances
-
-    def _mean_covariances(self, weights: np.ndarray, slopes: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
-        leads, thresholds = slopes.shape[3:]
-        kept = np.moveaxis(self.flat[..., self.used], -1, 1)  # (B, K, M, L, T)
-        covariances = {pair: np.empty((len(weights), thresholds)) for pair in self.products}
-        for t in range(thresholds):
-            pulls = []
-            for m in range(slopes.shape[2]):
-                direction = np.moveaxis(slopes[:, :, m, :, t], 0, 1).reshape(len(weights), -1) / leads
-                pulls.append(direction @ kept[:, :, m, :, t].reshape(len(kept), -1).T)
-            for i, j in self.products:
-                covariances[i, j][:, t] = np.einsum("rb,rb,rb->r", weights, pulls[i], pulls[j])
-        return covariances
-
-
-def _weights(blocks: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each block is drawn, (R, B) float64, in chunks that do not change the draws."""
-    rng = np.random.default_rng(seed)
-    chance = np.full(blocks, 1.0 / blocks)
-    for start in range(0, replicates, _CHUNK):
-        yield rng.multinomial(blocks, chance, size=min(_CHUNK, replicates - start)).astype(np.float64)
-
-
-def _pivot(deviation: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """|deviation| / error; 0 where nothing deviates, inf where the score is undefined or the error 0."""
-    distance = np.abs(deviation)
-    with np.errstate(invalid="ignore"):
-        pivot = np.divide(distance, error, out=np.full(distance.shape, np.inf), where=error > 0)
-    pivot[distance == 0] = 0.0
-    pivot[np.isnan(pivot)] = np.inf
-    return pivot
 
 
 def _intervals(
@@ -434,7 +285,7 @@ def _studentised(
     reach = np.partition(pivots, place, axis=-1)[..., place]
     with np.errstate(invalid="ignore"):
         width = np.where(error == 0, np.where(reach == 0, 0.0, np.inf), reach * error)
-    observed = _pivot(estimate, error)
+    observed = pivot(estimate, error)
     beyond = np.sum(pivots >= observed[..., None], axis=-1)
     return estimate - width, estimate + width, (beyond + 1.0) / (replicates + 1.0)
 
@@ -470,9 +321,13 @@ def _clip(intervals: Intervals, bounds: tuple[float, float]) -> Intervals:
     return Intervals(intervals.estimate, low, high, intervals.standard_error, intervals.p_value)
 
 
+def _bounds_of_differences(bounds: tuple[float, float]) -> tuple[float, float]:
+    return bounds[0] - bounds[1], bounds[1] - bounds[0]
+
+
 def _block_numbers(weights: np.ndarray, aggregation: Aggregation) -> tuple[np.ndarray, np.ndarray]:
     """Blocks with a weight (events) and their effective number, (lead_time, threshold) or (threshold,)."""
-    n = np.sum(weights > 0, axis=0)
+    n = number_with(weights)
     squares = np.sum(weights**2, axis=0)
     effective = np.divide(weights.sum(axis=0) ** 2, squares, out=np.zeros_like(squares), where=squares > 0)
     if aggregation == "mean_over_leads":

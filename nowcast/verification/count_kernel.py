@@ -12,6 +12,10 @@ from numba import njit
 
 BLOCK_ROWS, BLOCK_COLUMNS = 4, 16
 BLOCK = BLOCK_ROWS * BLOCK_COLUMNS
+HALF = BLOCK_COLUMNS // 2
+# Where the rows of a block begin: those of the forecast, then those of the observation.
+F1, F2, F3 = BLOCK_COLUMNS, 2 * BLOCK_COLUMNS, 3 * BLOCK_COLUMNS
+O0, O1, O2, O3 = BLOCK, BLOCK + F1, BLOCK + F2, BLOCK + F3
 # The three counts of a column share one int32, so that one addition counts all of them. A block adds at most four to
 # each: 255 blocks fit into ten bits. Sums of 64 bits would halve the pixels that the processor counts at once.
 BITS = 10
@@ -77,10 +81,10 @@ def _look(f, o, highest_f, highest_o):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _peak(v):  # type: ignore[no-untyped-def]
     """The highest of the values of a block's columns, by halves: one after the other would wait for each."""
-    a, b = _higher(v[0], v[8]), _higher(v[1], v[9])
-    c, d = _higher(v[2], v[10]), _higher(v[3], v[11])
-    e, f = _higher(v[4], v[12]), _higher(v[5], v[13])
-    g, h = _higher(v[6], v[14]), _higher(v[7], v[15])
+    a, b = _higher(v[0], v[HALF]), _higher(v[1], v[HALF + 1])
+    c, d = _higher(v[2], v[HALF + 2]), _higher(v[3], v[HALF + 3])
+    e, f = _higher(v[4], v[HALF + 4]), _higher(v[5], v[HALF + 5])
+    g, h = _higher(v[6], v[HALF + 6]), _higher(v[7], v[HALF + 7])
     return _higher(_higher(_higher(a, e), _higher(b, f)), _higher(_higher(c, g), _higher(d, h)))
 
 
@@ -117,10 +121,10 @@ def _count_block(block, forecast_thresholds, observed_thresholds, peak_f, peak_o
         row = sums[k]
         for i in range(BLOCK_COLUMNS):
             row[i] += (
-                _outcome(block[i], block[64 + i], t, u)
-                + _outcome(block[16 + i], block[80 + i], t, u)
-                + _outcome(block[32 + i], block[96 + i], t, u)
-                + _outcome(block[48 + i], block[112 + i], t, u)
+                _outcome(block[i], block[O0 + i], t, u)
+                + _outcome(block[F1 + i], block[O1 + i], t, u)
+                + _outcome(block[F2 + i], block[O2 + i], t, u)
+                + _outcome(block[F3 + i], block[O3 + i], t, u)
             )
 
 

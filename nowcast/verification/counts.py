@@ -57,7 +57,7 @@ class EventCounts:
 
     def table(self) -> np.ndarray:
         """The four counts stacked on a last axis, in the order of `CONTINGENCY`."""
-        return np.stack([getattr(self, name) for name in CONTINGENCY], axis=-1)
+        return _stacked(self)
 
 
 @total_ordering
@@ -163,6 +163,10 @@ class ContingencyCounts:
     def forecast(self) -> np.ndarray:
         """Forecast events, (model, case, lead_time, threshold)."""
         return np.asarray(self.hits + self.false_alarms)
+
+    def table(self) -> np.ndarray:
+        """The four counts stacked on a last axis, in the order of `CONTINGENCY`."""
+        return _stacked(self)
 
     @property
     def valid(self) -> np.ndarray:
@@ -287,7 +291,7 @@ def merge_counts(parts: Sequence[ContingencyCounts], names: Sequence[str] | None
                 _require_same_mask(part, index, pixels[columns[index]], digest[columns[index]], name, origin[case])
             origin.setdefault(case, name)
         here = np.ix_(rows, columns)
-        numbers = np.stack([getattr(part, key) for key in CONTINGENCY], axis=-1)
+        numbers = part.table()
         known = table[here] >= 0
         if np.any(table[here][known] != numbers[known]):
             row, column = np.argwhere(np.any(known & (table[here] != numbers), axis=(2, 3, 4)))[0]
@@ -309,6 +313,10 @@ def merge_counts(parts: Sequence[ContingencyCounts], names: Sequence[str] | None
         comparison=first.comparison,
         units=first.units,
     )
+
+
+def _stacked(counts: EventCounts | ContingencyCounts) -> np.ndarray:
+    return np.stack([getattr(counts, name) for name in CONTINGENCY], axis=-1)
 
 
 def cells_of(table: np.ndarray) -> dict[str, np.ndarray]:

@@ -52,7 +52,7 @@ def write_counts(counts: ContingencyCounts, path: Path) -> None:
             "mask_digest": (("case", "lead_time"), counts.mask_digest, {"long_name": "digest of the common mask"}),
             "counts": (
                 (*axes, "contingency"),
-                np.stack([getattr(counts, name) for name in CONTINGENCY], axis=-1),
+                counts.table(),
                 {"long_name": "number of pixels", "units": "1", "coordinates": "source issue_time"},
             ),
         }

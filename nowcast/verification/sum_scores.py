@@ -53,7 +53,7 @@ class SumScore:
     @property
     def scale(self) -> Scale:
         """Where its intervals are made: errors, which a few wet blocks rule, on their logarithm."""
-        return "log" if self.better == "lower" and self.bounds[0] == 0.0 else "linear"
+        return "log" if self.better == "lower" else "linear"
 
     def of(self, sums: Sums) -> np.ndarray:
         """The score of sums with the leading axes (...), of shape (..., cell)."""

@@ -1,8 +1,8 @@
-"""Measured coverage of the 95 % intervals: `python tests/benchmarks/measure_coverage.py [--write]`.
+"""Measured coverage of the 95 % intervals: `python tests/benchmarks/measure_coverage.py [counts|sums] [--write]`.
 
 Simulates series of autocorrelated cases with two correlated models, whose true CSI and difference of CSI are known from
-a simulation of 200,000 blocks, and counts how often each interval holds the truth; the same for scores of sums (an
-absolute error, the root of a squared one, an FSS). `--write` puts the tables into tests/benchmarks/results/coverage.md.
+a simulation of 200,000 blocks, and counts how often each interval holds the truth; the same for the scores of sums.
+`--write` puts the tables into tests/benchmarks/results/coverage.md; one part alone leaves the other as it is.
 """
 
 from __future__ import annotations
@@ -22,17 +22,27 @@ from nowcast.verification.sum_scores import SUM_SCORES, SumScore
 METHODS: tuple[Method, ...] = ("percentile", "bca", "studentised")
 BLOCKS = (10, 15, 20, 30, 50, 80)
 REPLICATES = 1999
-SUMS = {score.metric: score for score in SUM_SCORES if score.metric in ("mae", "rmse", "fss")}
+BLOCKS_OF_SUMS = (10, 20, 40, 80)
+SUMS = {score.metric: score for score in SUM_SCORES}
+# Pixels of a case; an error is divided by them, so that one wet block may rule it.
+PIXELS = 2000.0
+SECOND_PART = "## Scores of sums"
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of intervals with the truth, mean width for the difference, and how alike neighbouring blocks are."""
+    """Shares of intervals with the truth, mean width for the difference, and how alike neighbouring blocks are.
+
+    Attributes:
+        quotient: Share of the intervals of a difference of errors that hold the true quotient of the two, which is
+            what they are made of and what a decision rests on; the same as `difference` on a linear scale.
+    """
 
     score: float
     difference: float
     width: float
     autocorrelation: float
+    quotient: float
 
 
 @dataclass(frozen=True)
@@ -89,52 +99,80 @@ class _Series:
         return observed * there, np.broadcast_to(there, self.shape)
 
 
-def simulated_sums(world: World, datasets: int, blocks: int, rng: np.random.Generator) -> np.ndarray:
-    """Error and what it is divided by, of two models by block: (model, block, 1, dataset, 2).
+def simulated_sums(world: World, datasets: int, blocks: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """By kind of score the parts of two models by block: (model, block, 1, dataset, part).
 
-    The error of a case grows with its rain and with the weather; it is divided by the pixels of the case, so that one
-    wet block may rule it, as RMSE is ruled.
+    The error of a case grows with its rain and with the weather. Squares (RMSE, correlation) also grow with the
+    strength of the rain, which is more where there is more of it. Scores that are shares of the rain (FSS, CSI of
+    blocks of 16 pixels, Brier) fall as the error rises.
     """
     series = _Series(world, datasets, blocks, rng)
     rain, there = series.rain()
     weather = series.draw(0.4, 0.4)
-    out = np.zeros((2, blocks, 1, datasets, 2))
-    for model, size in enumerate((0.9, 1.0)):
-        error = rain * size * np.exp(weather + series.draw(0.2, 0.15))
-        out[model, :, 0, :, 0] = error.sum(axis=-1).T
-        out[model, :, 0, :, 1] = 2000.0 * there.sum(axis=-1).T
-    return out
+    pixels, strength = PIXELS * there, np.sqrt(rain / 200.0)
+    found: dict[str, list[np.ndarray]] = {}
+    for size in (0.9, 1.0):
+        error = size * np.exp(weather + series.draw(0.2, 0.15))
+        right = 1.0 / (1.0 + error)
+        area = np.rint(rain / 16.0)
+        hits = np.rint(area * right)
+        power = 5.0 * rain * strength
+        parts = {
+            "mae": (rain * error, pixels),
+            "rmse": (rain * strength * error**2, pixels),
+            "correlation": (pixels, rain, rain, power, power, (0.2 + 0.7 * right) * power),
+            "fss": (1.8 * rain * (1.0 - right), 1.8 * rain),
+            "csi_max_pool": (hits, area + np.rint(0.8 * area * (1.0 - right))),
+            "crps": (rain * error * (0.5 + 0.2 * right), pixels),
+            "brier_score": (rain * (1.0 - right), pixels),
+        }
+        for name, columns in parts.items():
+            by_block = np.stack([column.sum(axis=-1) for column in columns], axis=-1)  # (dataset, block, part)
+            found.setdefault(name, []).append(np.swapaxes(by_block, 0, 1)[:, None])
+    return {name: np.stack(models) for name, models in found.items()}
 
 
 @lru_cache
-def true_sums(world: World, score: SumScore) -> np.ndarray:
-    """The score of the two models and its difference over some 200,000 blocks."""
+def true_sums(world: World) -> dict[str, np.ndarray]:
+    """By kind the score of the two models over some 200,000 blocks."""
     rng = np.random.default_rng(10_000)
     pieces = 40 if world.hours <= 24 else 160
-    total = sum(simulated_sums(world, 1000 // pieces * 8, 25, rng).sum(axis=(1, 2, 3)) for _ in range(pieces))
-    values = score.score(np.asarray(total))
-    return np.array([*values, values[0] - values[1]])
+    totals: dict[str, np.ndarray] = {}
+    for _ in range(pieces):
+        for name, parts in simulated_sums(world, 1000 // pieces * 8, 25, rng).items():
+            totals[name] = totals.get(name, 0.0) + parts.sum(axis=(1, 2, 3))
+    return {name: SUMS[name].score(total) for name, total in totals.items()}
 
 
-def coverage_of_sums(world: World, score: SumScore, blocks: int, *, datasets: int, seed: int = 1) -> Coverage:
-    """Coverage of the 95 % intervals of a score of sums and of its difference; data sets stand on the axis of cells."""
-    true = true_sums(world, score)
+def coverage_of_sums(world: World, blocks: int, *, datasets: int, seed: int = 1) -> dict[str, Coverage]:
+    """Coverage of the 95 % intervals of every kind of score of sums; data sets stand on the axis of cells."""
     rng = np.random.default_rng(seed)
-    parts = [simulated_sums(world, min(50, datasets - d), blocks, rng) for d in range(0, datasets, 50)]
-    totals = np.concatenate(parts, axis=3)
-    sums = np.zeros(4)
+    drawn = [simulated_sums(world, min(50, datasets - d), blocks, rng) for d in range(0, datasets, 50)]
+    return {
+        name: _coverage_of(SUMS[name], true, np.concatenate([part[name] for part in drawn], axis=3), seed)
+        for name, true in true_sums(world).items()
+    }
+
+
+def _coverage_of(score: SumScore, true: np.ndarray, totals: np.ndarray, seed: int) -> Coverage:
+    blocks, datasets = totals.shape[1], totals.shape[3]
+    difference = true[0] - true[1]
+    sums = np.zeros(5)
     for start in range(0, datasets, 250):
         part = totals[:, :, :, start : start + 250]
         found = sum_bootstrap(
             part, part[0, ..., 0], np.arange(blocks), score.score, pairs=[(0, 1)], scale=score.scale,
-            replicates=REPLICATES, seed=seed + start,
+            bounds=score.bounds, replicates=REPLICATES, seed=seed + start,
         )  # fmt: skip
         one, both = found.scores, found.differences
+        size = both.estimate / np.log(one.estimate[0] / one.estimate[1]) if score.scale == "log" else 1.0
+        quotient = np.log(true[0] / true[1]) * size if score.scale == "log" else difference
         sums += (
             np.sum([(one.low[m] <= true[m]) & (true[m] <= one.high[m]) for m in (0, 1)]) / 2,
-            np.sum((both.low <= true[2]) & (true[2] <= both.high)),
+            np.sum((both.low <= difference) & (difference <= both.high)),
             np.sum(both.high - both.low),
             np.sum(found.block_autocorrelation),
+            np.sum((both.low <= quotient) & (quotient <= both.high)),
         )
     return Coverage(*(sums / datasets))
 
@@ -173,7 +211,7 @@ def coverage(world: World, blocks: int, *, datasets: int, method: Method = "stud
     rng = np.random.default_rng(seed)
     parts = [simulated_totals(world, min(50, datasets - d), blocks, rng) for d in range(0, datasets, 50)]
     totals = np.concatenate(parts, axis=3)
-    sums = np.zeros(4)
+    sums = np.zeros(5)
     for start in range(0, datasets, 250):
         part = totals[:, :, :, start : start + 250]
         found = block_bootstrap(part, np.arange(blocks), csi, method=method, replicates=REPLICATES, seed=seed + start)
@@ -183,6 +221,7 @@ def coverage(world: World, blocks: int, *, datasets: int, method: Method = "stud
             np.sum((both.low <= true[2]) & (true[2] <= both.high)),
             np.sum(both.high - both.low),
             np.sum(found.block_autocorrelation),
+            np.sum((both.low <= true[2]) & (true[2] <= both.high)),
         )
     return Coverage(*(sums / datasets))
 
@@ -218,38 +257,50 @@ def table(datasets: int) -> str:
 
 def table_of_sums(datasets: int) -> str:
     """The part of the page on scores of sums; the rows are printed as they come."""
-    names = list(SUMS)
     lines = [
+        SECOND_PART,
         "",
-        "## Scores of sums",
+        f"Made by `python tests/benchmarks/measure_coverage.py sums --datasets {datasets} --write`: the",
+        f"studentised interval of `sum_bootstrap` in the same simulated worlds, {datasets} data sets a row,",
+        f"{REPLICATES} resamples, seed 1; standard error near .95: {np.sqrt(0.95 * 0.05 / datasets):.3f}. Nothing here",
+        "is weather. Cells: share of intervals with the true score / with the true difference. For errors",
+        "(MAE, RMSE, CRPS, Brier), whose intervals are made on the logarithm: score / quotient of the two",
+        "errors / their difference. A decision rests on the quotient; the difference depends besides on how",
+        "much it rains, which few blocks do not know where a few storms rule all.",
         "",
-        f"The studentised interval of `sum_bootstrap` in the same worlds, {datasets} data sets a row: an error that",
-        "grows with rain and weather, divided by pixels (MAE), its root (RMSE), and one minus it (FSS); MAE and RMSE",
-        "on the logarithm. Cells as above. Where a few storms rule all, few blocks miss the largest ones, and the",
-        "interval of the score itself is too short; that of a paired difference holds better.",
-        "",
-        "| world | blocks | r1 | " + " | ".join(names) + " |",
-        "|---|---|---|" + "---|" * len(names),
     ]
+    rows: list[list[str]] = []
     for world in WORLDS:
-        for blocks in (10, 20, 40, 80):
-            found = [coverage_of_sums(world, score, blocks, datasets=datasets) for score in SUMS.values()]
-            cells = [f"{c.score:.3f} / {c.difference:.3f} ({c.width:.3f})" for c in found]
-            lines.append(f"| {world.name} | {blocks} | {found[0].autocorrelation:+.2f} | " + " | ".join(cells) + " |")
-            print(lines[-1], flush=True)
-    return "\n".join(lines) + "\n"
+        for blocks in BLOCKS_OF_SUMS:
+            found = coverage_of_sums(world, blocks, datasets=datasets)
+            cells = [_cell(c, on_logarithm=SUMS[name].scale == "log") for name, c in found.items()]
+            if not rows:
+                rows += [["world", "blocks", *found], ["---"] * (len(found) + 2)]
+            rows.append([world.name, str(blocks), *cells])
+            print(" | ".join(rows[-1]), flush=True)
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+def _cell(found: Coverage, *, on_logarithm: bool) -> str:
+    shares = (found.score, found.quotient, found.difference) if on_logarithm else (found.score, found.difference)
+    return " / ".join(f"{share:.3f}" for share in shares)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="?", choices=["counts", "sums"], help="both unless given")
     parser.add_argument("--datasets", type=int, default=2000)
     parser.add_argument("--write", action="store_true", help="write tests/benchmarks/results/coverage.md")
     options = parser.parse_args()
-    text = table(options.datasets) + table_of_sums(options.datasets)
+    target = Path(__file__).parent / "results" / "coverage.md"
+    written = target.read_text() if target.is_file() else ""
+    first, _, second = written.partition(SECOND_PART)
+    if options.part != "sums":
+        first = table(options.datasets) + "\n"
+    second = table_of_sums(options.datasets) if options.part != "counts" else SECOND_PART + second
     if options.write:
-        target = Path(__file__).parent / "results" / "coverage.md"
         target.parent.mkdir(exist_ok=True)
-        target.write_text(text)
+        target.write_text(first.rstrip() + "\n\n" + second)
 
 
 if __name__ == "__main__":
