@@ -19,13 +19,13 @@ from data_prep.quality import QualityOptions, apply_quality
 from data_prep.readers.frame import RadarFrame
 from data_prep.readers.options import ManyFramesError, ReadOptions
 from data_prep.readers.registry import detect_format, read_frames
+from data_prep.readers.source import Source
 from nowcast.data.encoded_frame import EncodedFrame, encode_frame
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, MissingPackageError, NowcastError
 
 # A file of more frames is not taken into memory as a whole: it is read by ranges, or streamed.
 MAX_FRAMES = 64
-HASH_BLOCK = 1 << 20
 NO_MEMORY = "there is not memory enough to decode it"
 
 
@@ -109,10 +109,11 @@ def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
     """
     stamp, format_name = FileStamp(), ""
     try:
-        stamp = file_stamp(path)
-        format_name = detect_format(path) if options.format == "auto" else options.format
-        short = replace(options, format=format_name, read=replace(options.read, max_frames=MAX_FRAMES))
-        frames = tuple(islice(stream_frames(path, short), MAX_FRAMES + 1))
+        with Source(path) as source:
+            stamp = _stamp(source)
+            format_name = detect_format(source) if options.format == "auto" else options.format
+            short = replace(options, format=format_name, read=replace(options.read, max_frames=MAX_FRAMES))
+            frames = tuple(islice(stream_frames(source, short), MAX_FRAMES + 1))
         if len(frames) > MAX_FRAMES:
             return DecodedFile(path, stamp, format_name, is_long=True)
         if not frames:
@@ -152,7 +153,7 @@ def decode_range(path: str, options: DecodeOptions, positions: tuple[int, int]) 
     return DecodedFile(path, FileStamp(), options.format, tuple(frames), reason)
 
 
-def stream_frames(path: str, options: DecodeOptions) -> Iterator[DecodedFrame]:
+def stream_frames(path: str | Source, options: DecodeOptions) -> Iterator[DecodedFrame]:
     """The frames of a file, one at a time.
 
     Raises:
@@ -167,14 +168,19 @@ def stream_frames(path: str, options: DecodeOptions) -> Iterator[DecodedFrame]:
 
 def file_stamp(path: str | Path) -> FileStamp:
     """Size, time of change and SHA-256 of a file; of a Zarr folder, those of the list of its files."""
-    size, modified_ns = _state(path)
-    digest = hashlib.sha256()
-    if os.path.isdir(path):
-        digest.update(repr(_listing(Path(path))).encode())
+    with Source(path) as source:
+        return _stamp(source)
+
+
+def _stamp(source: Source) -> FileStamp:
+    size, modified_ns = _state(source.path)
+    if source.is_folder:
+        digest = hashlib.sha256(repr(_listing(source.path)).encode())
+    elif source.contents is not None:
+        digest = hashlib.sha256(source.contents)
     else:
-        with open(path, "rb") as file:
-            while block := file.read(HASH_BLOCK):
-                digest.update(block)
+        with source.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
     return FileStamp(digest.hexdigest(), size, modified_ns)
 
 

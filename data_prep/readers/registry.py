@@ -10,6 +10,7 @@ import gzip
 import importlib
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -75,24 +76,26 @@ def reader(name: str) -> Reader:
     return _readers()[name]
 
 
-def detect_format(path: str | Path) -> str:
+def detect_format(path: str | Path | Source) -> str:
     """The name of the format of a file or Zarr folder, by its contents and never by its name.
+
+    Args:
+        path: As for `read_frames`.
 
     Raises:
         DataError: It is not there, is empty, cannot be read, or is of no known format.
     """
-    source = _existing(path)
-    try:
+    with _existing(path) as source:
         return _detect(source).name
-    finally:
-        source.close()
 
 
-def read_frames(path: str | Path, *, format: str = "auto", options: ReadOptions | None = None) -> Iterator[RadarFrame]:
+def read_frames(
+    path: str | Path | Source, *, format: str = "auto", options: ReadOptions | None = None
+) -> Iterator[RadarFrame]:
     """The frames of a file, one after the other.
 
     Args:
-        path: A file, gzipped or not, or a Zarr folder.
+        path: A file, gzipped or not, or a Zarr folder; a `Source` that is open stays so, and is read no second time.
         format: One of `reader_names()`, or "auto" to detect it.
         options: What the file does not say; see `ReadOptions`.
 
@@ -104,7 +107,12 @@ def read_frames(path: str | Path, *, format: str = "auto", options: ReadOptions 
     """
     options = options or ReadOptions()
     chosen = None if format == "auto" else reader(format)
-    source = _existing(path)
+    with _existing(path) as source:
+        yield from _translated(source, chosen, options)
+
+
+def _translated(source: Source, chosen: Reader | None, options: ReadOptions) -> Iterator[RadarFrame]:
+    """The frames, and whatever goes wrong as an error that names the file."""
     try:
         chosen = chosen or _detect(source)
         yield from chosen.read(source, options)
@@ -122,12 +130,21 @@ def read_frames(path: str | Path, *, format: str = "auto", options: ReadOptions 
         raise source.error(
             f"damaged, or not a {kind} ({type(error).__name__}: {error})", "fetch the file again"
         ) from error
-    finally:
-        source.close()
 
 
-def _existing(path: str | Path) -> Source:
-    source = Source(path)
+@contextmanager
+def _existing(path: str | Path | Source) -> Iterator[Source]:
+    """A source that can be read, closed afterwards unless it is the caller's."""
+    if isinstance(path, Source):
+        _require_readable(path)
+        yield path
+        return
+    with Source(path) as source:
+        _require_readable(source)
+        yield source
+
+
+def _require_readable(source: Source) -> None:
     if not source.path.exists():
         raise source.error("there is no such file")
     try:
@@ -138,7 +155,6 @@ def _existing(path: str | Path) -> Source:
         raise source.error(f"the gzip stream is damaged: {error}", "fetch the file again") from error
     except OSError as error:
         raise source.error(f"cannot be read: {error}") from error
-    return source
 
 
 def _detect(source: Source) -> Reader:

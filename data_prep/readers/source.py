@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import h5py
@@ -21,14 +22,27 @@ GZIP = b"\x1f\x8b"
 HDF5 = b"\x89HDF\r\n\x1a\n"
 # As much of a file as any format needs to be known.
 HEAD_BYTES = 4096
+# A larger file is read piece by piece.
+HELD_BYTES = 16 << 20
 
 
 class Source:
-    """One file, or one Zarr folder."""
+    """One file, or one Zarr folder, as a context manager.
+
+    A file of usual size is read from the disk once, whoever asks: for its digest, its format, its frames.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._hdf5: h5py.File | None = None
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close what `open_hdf5` keeps open."""
@@ -44,18 +58,34 @@ class Source:
         return self.path.is_dir()
 
     @cached_property
+    def contents(self) -> bytes | None:
+        """All of its bytes as they lie on the disk; None of a folder, and of a file that is too large to be held."""
+        if self.is_folder:
+            return None
+        with self.path.open("rb") as file:
+            contents = file.read(HELD_BYTES + 1)
+        return contents if len(contents) <= HELD_BYTES else None
+
+    @cached_property
     def is_gzip(self) -> bool:
         if self.is_folder:
             return False
-        with self.path.open("rb") as file:
-            return file.read(2) == GZIP
+        return self._packed(len(GZIP)) == GZIP
 
     @cached_property
     def head(self) -> bytes:
-        """The first bytes of the contents, empty for a folder."""
+        """The first bytes of the contents, empty for a folder.
+
+        Raises:
+            EOFError, zlib.error: A gzip stream that is cut short or damaged there.
+        """
         if self.is_folder:
             return b""
-        with self._open() as file:
+        if not self.is_gzip:
+            return self._packed(HEAD_BYTES)
+        if self.contents is not None:
+            return _ungzipped(self.contents, HEAD_BYTES)
+        with gzip.open(self.path, "rb") as file:
             return bytes(file.read(HEAD_BYTES))
 
     def read(self, limit: int) -> bytes:
@@ -65,9 +95,7 @@ class Source:
             DataError: More than `limit` bytes, or a gzip stream that is cut short or fails its checksum.
         """
         # No more than a stream of `limit` bytes can take when it does not compress at all.
-        packed_limit = limit + limit // 1000 + HEAD_BYTES if self.is_gzip else limit + 1
-        with self.path.open("rb") as file:
-            contents = file.read(packed_limit)
+        contents = self._packed(limit + limit // 1000 + HEAD_BYTES if self.is_gzip else limit + 1)
         try:
             if self.is_gzip:
                 contents = _ungzipped(contents, limit + 1)
@@ -144,8 +172,12 @@ class Source:
             self._hdf5 = h5py.File(where, "r")
         yield self._hdf5
 
-    def _open(self) -> Any:
-        return gzip.open(self.path, "rb") if self.is_gzip else self.path.open("rb")
+    def _packed(self, limit: int) -> bytes:
+        """So many bytes from the start, as they lie on the disk."""
+        if self.contents is not None:
+            return self.contents[:limit]
+        with self.path.open("rb") as file:
+            return file.read(limit)
 
 
 def _ungzipped(packed: bytes, limit: int) -> bytes:

@@ -269,9 +269,9 @@ def test_a_file_that_vanishes_or_grows_meanwhile_is_listed(tmp_path: Path, monke
     paths = write_series(tmp_path / "in", [0, 1, 2, 3])
     reading = decode.read_frames
 
-    def meddle(path: str, **keywords: object) -> object:
+    def meddle(path: object, **keywords: object) -> object:
         frames = list(reading(path, **keywords))  # type: ignore[arg-type]
-        if path == str(paths[1]):
+        if str(path) == str(paths[1]):
             with paths[1].open("ab") as file:
                 file.write(b"more")
         paths[3].unlink(missing_ok=True)
@@ -625,8 +625,8 @@ def test_a_share_of_a_long_file_that_memory_does_not_hold_ends_it_there(
 def slow_to_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     reading = decode.read_frames
 
-    def read(path: str, **keywords: object) -> object:
-        while path.endswith(name):
+    def read(path: object, **keywords: object) -> object:
+        while str(path).endswith(name):
             time.sleep(0.01)
         return reading(path, **keywords)  # type: ignore[arg-type]
 
