@@ -25,11 +25,14 @@ from nowcast.report.skill_charts import (
     styles,
 )
 from nowcast.report.svg import draw_svg, style_sheet, swatch
-from nowcast.report.verdict import agreements, block_words, cross_check_sentences, opening, remarks, verdicts
+from nowcast.report.verdict import Verdict, agreements, block_words, cross_check_sentences, opening, remarks, verdicts
 from nowcast.report.words import utc
 from nowcast.verification.bootstrap import MIN_BLOCKS
 from nowcast.verification.evaluation import Example, best_and_worst
 from nowcast.verification.measures import PooledCounts
+
+# Beyond as many comparisons the page shows the first, and folds the others away.
+FEW_COMPARISONS = 2
 
 
 def words_of(analysis: Analysis, title: str) -> dict[str, Any]:
@@ -47,7 +50,8 @@ def words_of(analysis: Analysis, title: str) -> dict[str, Any]:
         "remarks": remarks(analysis),
         "overall": _overall(analysis),
         "by_lead": _by_lead(analysis),
-        "differences_apart": len(analysis.comparisons) > 2,
+        "comparisons_apart": len(analysis.comparisons) > FEW_COMPARISONS,
+        "other_comparisons": _other_comparisons(analysis),
         "difference_names": [f"{c.model} − {c.reference}" for c in analysis.comparisons],
         "pooled": _pooled(analysis),
         "probability": _probability(analysis),
@@ -104,7 +108,27 @@ def _by_comparison(analysis: Analysis) -> list[dict[str, Any]]:
     for verdict in verdicts(analysis):
         found["" if verdict.model is None else f"{verdict.model} against {verdict.reference}"].append(verdict)
     kept = {name: items for name, items in found.items() if items}
-    return [{"name": name if len(kept) > 1 else "", "verdicts": items} for name, items in kept.items()]
+    return [
+        {"name": name if len(kept) > 1 else "", "short": _in_short(items, analysis.sign), "verdicts": items}
+        for name, items in kept.items()
+    ]
+
+
+def _in_short(verdicts: Sequence[Verdict], sign: str) -> str:
+    """`better at ≥ 0.1, 1 mm/h; no detectable difference at ≥ 10 mm/h`."""
+    words = {"better": "better", "mixed": "better and worse", "worse": "worse", "none": "no detectable difference"}
+    parts = []
+    for mark, word in words.items():
+        at = ", ".join(f"{verdict.threshold:g}" for verdict in verdicts if verdict.mark == mark)
+        if at:
+            parts.append(f"{word} at {sign} {at} mm/h")
+    return "; ".join(parts)
+
+
+def _other_comparisons(analysis: Analysis) -> str:
+    """What is folded away where there are many comparisons: all but the first."""
+    others = [f"{c.model} − {c.reference}" for c in analysis.comparisons[1:]]
+    return f"{len(others)} more: {', '.join(others)}"
 
 
 def _agreements(analysis: Analysis) -> list[dict[str, Any]]:

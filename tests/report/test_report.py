@@ -189,6 +189,45 @@ def test_the_page_asks_for_nothing_and_escapes_names() -> None:
     assert "<script" not in page and "url(" not in page and "@import" not in page
 
 
+MANY = ("net", "tree", "persistence", "extrapolation")
+
+
+def folded(page: str) -> list[str]:
+    return re.findall(r"<details.*?</details>", page, re.DOTALL)
+
+
+def test_of_many_comparisons_the_first_stands_on_the_page_and_the_others_are_folded_away() -> None:
+    evaluation = with_fields(small_evaluation(cases=25, leads=2, models=MANY), members=3)
+    page = report(evaluation).to_html()
+    others = ["net − extrapolation", "tree − persistence", "tree − extrapolation", "net − tree"]
+    summaries = [re.sub(r"<[^>]+>", "", text) for text in re.findall(r"<summary>(.*?)</summary>", page, re.DOTALL)]
+    assert summaries[0].startswith("net against extrapolation: better at ≥ ")
+    assert f"4 more: {', '.join(others)}" in summaries
+    for part in folded(page):
+        assert "net − persistence" not in part and "net against persistence" not in part
+    # Every number of a comparison is on the page once, unfolded or folded.
+    tables = rows_of_tables(page)
+    assert tables["CSI at ≥ 1 mm/h"][0][5] == "net − persistence"
+    assert tables["Differences of CSI at ≥ 1 mm/h"][0][1:] == others
+    for caption in (
+        "Continuous scores [mm/h]",
+        "CSI after pooling blocks of pixels",
+        "CRPS and Brier score by lead time",
+    ):
+        assert {row[1] for row in tables[f"Differences: {caption}"][1:]} == set(others)
+        assert {row[1] for row in tables[caption][1:]} == {*MANY, "net − persistence"}
+
+
+def test_few_comparisons_are_not_folded() -> None:
+    assert folded(report().to_html()) == []
+
+
+def test_a_name_with_a_bar_keeps_its_place_in_a_table_of_markdown() -> None:
+    text = report(small_evaluation(cases=25, models=("a|b", "persistence"))).to_markdown()
+    header = next(line for line in text.splitlines() if line.startswith("| lead [min] |"))
+    assert "| a\\|b | persistence | a\\|b − persistence |" in header
+
+
 def test_provenance_tells_what_a_score_depends_on() -> None:
     page = html.unescape(report().to_html())
     for wanted in ("Z = 200 R^1.6", ">= threshold", "0123456789abcdef", "100x100 pixels of 1x1 km", "seed 0",
@@ -386,6 +425,30 @@ def test_a_browser_shows_all_figures_and_asks_the_network_for_nothing(
         light, dark = (np.mean([int(part) for part in re.findall(r"\d+", colour)[:3]]) for colour in colours[::-1])
         assert (light > 200 and dark < 60) if scheme == "light" else (light < 60 and dark > 200)
         assert browser.complaints() == [] and browser.requests() == []
+
+
+@pytest.mark.slow
+def test_what_is_folded_away_opens_and_is_whole_on_paper(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(report(with_fields(small_evaluation(cases=25, leads=2, models=MANY))).to_html(), encoding="utf-8")
+    heights = "return [...document.querySelectorAll('details > :last-child')].map(node => node.offsetHeight)"
+    with Browser() as browser:
+        browser.open(page)
+        assert not browser.run("return document.querySelector('details').open")
+        browser.run("document.querySelector('summary').focus()")
+        assert browser.run("return document.activeElement.tagName") == "SUMMARY"  # a key reaches it
+        browser.run("document.activeElement.click()")
+        assert browser.run("return document.querySelector('details').open")
+        for width in (1200, 375):
+            browser.emulate(width=width, height=900)
+            browser.run("for (const node of document.querySelectorAll('details')) node.open = true")
+            assert browser.run("return document.documentElement.scrollWidth") <= width
+        browser.run("for (const node of document.querySelectorAll('details')) node.open = false")
+        browser.emulate(width=1200, height=900, media="print")
+        assert min(browser.run(heights)) > 40 and len(browser.run(heights)) > 8
+        rows = browser.run("return [...document.querySelectorAll('details tr')].map(row => row.offsetHeight)")
+        assert min(rows) > 5
+        assert browser.complaints() == []
 
 
 @pytest.mark.slow
