@@ -59,6 +59,41 @@ class _Seen:
     valid: Tensor
 
 
+@dataclass(eq=False)
+class _Rows:
+    """What a base is fitted on, a row a pixel. The room is taken once: rows that were kept batch by batch, between
+    large fields that come and go, would leave gigabytes of memory in pieces.
+
+    Attributes:
+        near: (N, K, F - FADED) features that are the same for all lead times.
+        fading: (N, K, FADED, L) those that are not.
+        events: (N, L, K) in [0, 1].
+        known: (N, L) bool.
+        filled: How many rows there are.
+    """
+
+    near: Tensor
+    fading: Tensor
+    events: Tensor
+    known: Tensor
+    filled: int = 0
+
+    @classmethod
+    def empty(cls, size: int, leads: int, channels: int, features: int) -> _Rows:
+        return cls(
+            torch.empty(size, channels, features - FADED),
+            torch.empty(size, channels, FADED, leads),
+            torch.empty(size, leads, channels),
+            torch.empty(size, leads, dtype=torch.bool),
+        )
+
+    def known_at(self, lead: int, k: int) -> tuple[Tensor, Tensor]:
+        """Features (N, F) and events (N,) of an output channel at a lead time, where they are known."""
+        known = self.known[: self.filled, lead].nonzero().squeeze(1)
+        features = torch.cat([self.near[known, k], self.fading[known, k, :, lead]], dim=1)
+        return features, self.events[known, lead, k]
+
+
 class WithBase(nn.Module):
     """The logits of a net, which starts at zero but for its output bias, plus those of the base.
 
@@ -126,27 +161,27 @@ class WithBase(nn.Module):
         self.net.set_output_bias(mean)  # type: ignore[operator]
 
     @torch.no_grad()
-    def fit(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]], *, pixels: int, seed: int) -> None:
+    def fit(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]], *, batches: int, pixels: int, seed: int) -> None:
         """Give the base the weights of a logistic regression on some pixels of some samples.
 
         Args:
             samples: Frames (B, T, C, H, W), events (B, L, K, H, W) in [0, 1] and their validity (B, L, 1, H, W),
                 with as many lead times as the base has.
+            batches: How many of these there are; further ones are left out.
             pixels: How many to draw of each batch, uniformly from those measured in the last frame and at some lead.
             seed: Of the draw.
         """
         generator = torch.Generator().manual_seed(seed)
-        rows = [self._drawn(*sample, pixels, generator) for sample in samples]
-        if not rows:
+        rows = _Rows.empty(batches * pixels, self.num_leads, *self.weight.shape[1:])
+        for sample in itertools.islice(samples, batches):
+            self._draw(*sample, pixels, generator, rows)
+        if rows.filled == 0:
             raise ValueError("a base cannot be fitted on no sample")
         start = self._climatology_logits()
         for k in range(self.weight.shape[1]):
-            near = torch.cat([row[0][k] for row in rows])
             for lead in range(self.num_leads):
-                fading = torch.cat([row[1][k][:, :, lead] for row in rows])
-                events = torch.cat([row[2][:, lead, k] for row in rows])
-                known = torch.cat([row[3][:, lead] for row in rows]) > 0
-                self._fit_one(lead, k, torch.cat([near, fading], dim=1)[known], events[known], start[k])
+                features, events = rows.known_at(lead, k)
+                self._fit_one(lead, k, features.to(start.device), events.to(start.device), start[k])
 
     def _fit_one(self, lead: int, k: int, features: Tensor, events: Tensor, start: Tensor) -> None:
         happened = float(events.sum())
@@ -163,21 +198,25 @@ class WithBase(nn.Module):
         features = torch.zeros(1, 1, output.convolution.in_channels, 1, 1, device=self.bias.device)  # type: ignore[union-attr]
         return output(features)[0, 0, :, 0, 0]  # type: ignore[operator]
 
-    def _drawn(
-        self, frames: Tensor, events: Tensor, valid: Tensor, pixels: int, generator: torch.Generator
-    ) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
-        """Features and events of some pixels: K times (N, F), K times (N, FADED, L), (N, L, K) and (N, L)."""
+    def _draw(
+        self, frames: Tensor, events: Tensor, valid: Tensor, pixels: int, generator: torch.Generator, rows: _Rows
+    ) -> None:
+        """Add features and events of some pixels to the rows."""
         seen = self._seen(frames, self.num_leads)
         places = (seen.valid * valid.amax(dim=1)).flatten().nonzero().squeeze(1)
         chosen = places[torch.randperm(len(places), generator=generator)[:pixels].to(places.device)]
+        sample, place = chosen // seen.valid[0].numel(), chosen % seen.valid[0].numel()
+        new = slice(rows.filled, rows.filled + len(chosen))
 
         def at(fields: Tensor) -> Tensor:  # (B, ..., H, W) -> (N, ...)
-            return fields.movedim((-2, -1), (1, 2)).flatten(0, 2)[chosen]
+            return fields.flatten(-2)[sample, ..., place]
 
-        channels = range(self.weight.shape[1])
-        near = [at(self._near(seen, k)) for k in channels]
-        fading = [torch.stack([at(part) for part in self._faded(seen, k)], dim=1) for k in channels]
-        return near, fading, at(events), at(valid[:, :, 0])
+        for k in range(self.weight.shape[1]):
+            rows.near[new, k] = at(self._near(seen, k)).cpu()
+            for part, field in enumerate(self._faded(seen, k)):
+                rows.fading[new, k, part] = at(field).cpu()
+        rows.events[new], rows.known[new] = at(events).cpu(), at(valid[:, :, 0]).cpu() > 0
+        rows.filled = new.stop
 
     def _seen(self, frames: Tensor, num_frames: int) -> _Seen:
         values = frames[:, :, 0].float()

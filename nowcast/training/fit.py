@@ -268,7 +268,7 @@ def _start_weights(net: torch.nn.Module, data: TrainingData, config: Config, ini
                 log.info("fitting the base on %d batches", number)
                 batches = _drawn_batches(data.surrounded or data.train, config, number, stream=4)
                 samples = ((batch.inputs, head.encode(batch.targets), batch.valid) for batch in batches)
-                base.fit(samples, pixels=BASE_PIXELS // number, seed=config.training.seed)
+                base.fit(samples, batches=number, pixels=BASE_PIXELS // number, seed=config.training.seed)
         return
     other = load_bundle(init_from)
     _require_same_units(other, data, init_from)

@@ -188,7 +188,7 @@ def test_fitted_it_forecasts_the_chances_that_come_true(channels: int) -> None:
         events = seen[:, -1:, :1].expand(-1, 2, -1, -1, -1).clone()
     events[:, 1] = events[:, 1].roll(20, dims=-1)  # far from where anything says so
     valid = torch.ones(6, 2, 1, 40, 40)
-    model.fit([(seen, events, valid)], pixels=5000, seed=0)
+    model.fit([(seen, events, valid)], batches=1, pixels=5000, seed=0)
     new = smooth_batch(7)
     chances = model(new, 2)
     truth = (new[:, -1:, :1] >= borders).float() if channels > 1 else new[:, -1:, :1]
@@ -208,7 +208,7 @@ def test_light_rain_near_by_is_told_from_none() -> None:
     events = happens[:, None].expand(-1, 1, 3, -1, -1).clone()
     model = make(leads=1)
     model.set_output_bias([0.3, 0.3, 0.3])
-    model.fit([(seen, events, torch.ones(4, 1, 1, 96, 96))], pixels=20_000, seed=0)
+    model.fit([(seen, events, torch.ones(4, 1, 1, 96, 96))], batches=1, pixels=20_000, seed=0)
     chances = model(seen, 1)[:, 0, 2]
     assert chances[:, :, 60:].max() < 0.05
     assert chances[happens[:, 0] > 0].mean() > 0.8 > 0.2 > chances[happens[:, 0] == 0].mean()
@@ -222,7 +222,7 @@ def test_pixels_that_are_not_known_do_not_count() -> None:
     spoilt[..., 20:] = 1 - spoilt[..., 20:]
     models = [make(leads=2), make(leads=2)]
     for model, happened in zip(models, (events, spoilt), strict=True):
-        model.fit([(seen, happened, valid)], pixels=5000, seed=0)
+        model.fit([(seen, happened, valid)], batches=1, pixels=5000, seed=0)
     torch.testing.assert_close(models[0].weight, models[1].weight)
     assert models[0].weight.abs().max() > 0.1
 
@@ -231,7 +231,7 @@ def test_too_few_events_leave_the_climatology() -> None:
     model, seen = make(leads=2), smooth_batch(6)
     events = torch.zeros(6, 2, 3, 40, 40)
     events[0, 0, 2, 0, :5] = 1
-    model.fit([(seen, events, torch.ones(6, 2, 1, 40, 40))], pixels=9600, seed=0)
+    model.fit([(seen, events, torch.ones(6, 2, 1, 40, 40))], batches=1, pixels=9600, seed=0)
     assert not model.weight.any() and not model.bias.any()
 
 
@@ -280,7 +280,7 @@ def test_the_base_keeps_single_precision_where_the_net_does_not() -> None:
 
 def test_no_sample_is_refused() -> None:
     with pytest.raises(ValueError, match="on no sample"):
-        make().fit([], pixels=10, seed=0)
+        make().fit([], batches=1, pixels=10, seed=0)
 
 
 def test_a_net_with_faint_features_learns_at_the_pace_of_others() -> None:
