@@ -60,8 +60,7 @@ def command(as_json: bool) -> None:
 
     found = {name: _version(name) for name in CORE}
     broken = {name: reason for name in CORE if (reason := _import_error(MODULES.get(name, name))) is not None}
-    folder = tempfile.gettempdir()
-    writable = _is_writable(folder)
+    folder, writable = _temporary_folder()
     report: dict[str, Any] = {
         "nowcast": _version("nowcast-pipeline"),
         "python": platform.python_version(),
@@ -106,6 +105,15 @@ def _import_error(module: str) -> str | None:
     except Exception as error:  # whatever a broken package raises is the finding
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _temporary_folder() -> tuple[str, bool]:
+    """Where temporary files go, and whether one can be written."""
+    try:
+        folder = tempfile.gettempdir()
+    except OSError:  # it tries to write one itself, here and there
+        return "none", False
+    return folder, _is_writable(folder)
 
 
 def _is_writable(folder: str) -> bool:

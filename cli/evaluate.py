@@ -117,7 +117,7 @@ class NamesType(click.ParamType):
     help="The same for far, pofd and frequency_bias: far@1mm=0.5.",
 )
 @click.option("--met", type=click.Path(path_type=Path), help="Also write the counts as MET CTC lines to this file.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of this machine.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes of this machine; 1 unless given.")
 @click.option("--scheduler", help="Address of a Dask cluster (tcp://...) that scores the cases.")
 @click.option("--resume", is_flag=True, help="Go on with the same evaluation where it was stopped.")
 @json_option
@@ -136,7 +136,7 @@ def command(
     gates: tuple[Gate, ...],
     upper_gates: tuple[Gate, ...],
     met: Path | None,
-    workers: int,
+    workers: int | None,
     scheduler: str | None,
     resume: bool,
     as_json: bool,
@@ -146,11 +146,14 @@ def command(
 
     All models and baselines are scored on the same pixels of the same cases. FORECAST may be named: net=out/.
     """
+    from nowcast.errors import ConfigError
     from nowcast.report.files import write_text
     from nowcast.verification.compat import compat_rows, convention, met_ctc_lines
     from nowcast.verification.counts import AT_OR_ABOVE
     from nowcast.verification.evaluate import evaluate
 
+    if workers is not None and scheduler is not None:
+        raise ConfigError("--workers are processes of this machine, --scheduler has its own", "give one of the two")
     gates = (*gates, *upper_gates)
     _check_gates(gates, thresholds, forecasts)
     comparison = AT_OR_ABOVE if compat is None else convention(compat).comparison
@@ -318,7 +321,7 @@ def _failures(gate: Gate, evaluation: Any) -> Iterator[str]:
 
 
 @contextmanager
-def _executor(workers: int, scheduler: str | None) -> Iterator[Any]:
+def _executor(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     if scheduler is not None:
         from nowcast.errors import ConfigError, MissingPackageError
 
@@ -333,7 +336,7 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Any]:
         with client:
             yield client.get_executor(pure=False)
         return
-    if workers == 1:
+    if workers is None or workers == 1:
         yield None
         return
     import multiprocessing

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 @click.option("--minutes", type=float, help="How far ahead; as far as the model was trained unless given.")
 @click.option("--probabilities", is_flag=True, help="Also the chance of reaching each threshold.")
 @click.option("--members", type=click.IntRange(min=1), help="Ensemble members, of a model that draws them.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the members.")
+@click.option("--seed", type=click.IntRange(min=0), help="The same seed draws the same members; 0 unless given.")
 @click.option("--format", "format_name", default="auto", show_default=True, help="Format of the files.")
 @click.option("--step", type=DURATION_TYPE, help="Cadence of a new archive; found from its files unless given.")
 @click.option("--time-pattern", metavar="%Y%m%d%H%M", help="Time in the file name, for files without one inside.")
@@ -53,7 +53,7 @@ def command(
     minutes: float | None,
     probabilities: bool,
     members: int | None,
-    seed: int,
+    seed: int | None,
     **read: Any,
 ) -> None:
     """Watch FOLDER for radar files and forecast from each new frame with MODEL, the newest first.
@@ -69,6 +69,8 @@ def command(
 
     if output.absolute().is_relative_to(folder.absolute()):
         raise ConfigError(f"the output {output} lies in the folder that is watched", "choose another -o")
+    if seed is not None and members is None:
+        raise ConfigError("--seed draws members, and none are asked for", "add --members N")
     forecaster = load_forecaster(model)
     default = getattr(forecaster, "output_frames", DEFAULT_LEADS)
     forecasts = LiveForecasts(
@@ -76,7 +78,7 @@ def command(
         output,
         lambda step: leads_until(minutes, step, default),
         catch_up,
-        {"chances": probabilities} | ({} if members is None else {"members": members, "seed": seed}),
+        {"chances": probabilities} | ({} if members is None else {"members": members, "seed": seed or 0}),
     )
     feed = Feed(folder, archive or output.with_name(f"{output.name}.zarr"), read, patient=not once)
     seconds = float(poll / np.timedelta64(1, "s"))

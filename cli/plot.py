@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 issue_option = click.option("--issue", type=TIME, help="Issue time (UTC) of a forecast with several; the last.")
 against_option = click.option("--against", type=click.Path(path_type=Path), help="The archive with what was observed.")
-member_option = click.option("--member", type=click.IntRange(min=1), default=1, help="Which ensemble member.")
+member_option = click.option("--member", type=click.IntRange(min=1), help="Which ensemble member; the first.")
 
 
 @click.group(name="plot")
@@ -33,7 +33,7 @@ def command() -> None:
 @click.option("--lead", type=DURATION_TYPE, help="Lead time of a forecast; its first unless given.")
 @member_option
 @overwrite_option
-def frame(source: Path, output: Path, at: Any, issue: Any, lead: Any, member: int, overwrite: bool) -> None:
+def frame(source: Path, output: Path, at: Any, issue: Any, lead: Any, member: int | None, overwrite: bool) -> None:
     """One field of SOURCE, an archive or a forecast."""
     from nowcast.data.outputs import require_free
     from nowcast.errors import ConfigError, DataError
@@ -44,8 +44,8 @@ def frame(source: Path, output: Path, at: Any, issue: Any, lead: Any, member: in
     if is_archive(source):
         from nowcast.data.archive import open_archive
 
-        if issue is not None or lead is not None:
-            raise ConfigError("--issue and --lead belong to a forecast", f"{source} is an archive: use --at")
+        if issue is not None or lead is not None or member is not None:
+            raise ConfigError("--issue, --lead and --member belong to a forecast", f"{source} is an archive: use --at")
         archive = open_archive(source)
         if at is None and not archive.present.any():
             raise DataError(f"{source} has no frame that can be read")
@@ -79,7 +79,7 @@ def sequence(
     against: Path | None,
     issue: Any,
     leads: tuple[float, ...] | None,
-    member: int,
+    member: int | None,
     overwrite: bool,
 ) -> None:
     """Observed above FORECAST..., one column a lead time."""
@@ -106,7 +106,8 @@ def sequence(
     else:
         columns = np.array([_lead_index(first, np.timedelta64(round(lead * 60), "s")) for lead in leads])
     rows = {} if first.observed is None else {"observed": first.observed[columns]}
-    rows |= {one.model: _member(one, member)[columns] for one in shown}
+    named = zip(_apart([one.model for one in shown], forecasts), shown, strict=True)
+    rows |= {name: _member(one, member)[columns] for name, one in named}
     figure = sequence_figure(
         rows,
         first.grid,
@@ -135,13 +136,15 @@ def animate(
     output: Path,
     against: Path | None,
     issue: Any,
-    member: int,
+    member: int | None,
     first: Any,
     last: Any,
     fps: float,
     overwrite: bool,
 ) -> None:
     """SOURCE, an archive or a forecast, as a moving picture; with --against, beside what was observed."""
+    import numpy as np
+
     from nowcast.data.outputs import require_free
     from nowcast.errors import ConfigError, DataError
     from nowcast.report.plot import animate as write_animation
@@ -151,8 +154,8 @@ def animate(
     if is_archive(source):
         from nowcast.data.archive import open_archive
 
-        if issue is not None or against is not None:
-            raise ConfigError("--issue and --against belong to a forecast", f"{source} is an archive")
+        if issue is not None or against is not None or member is not None:
+            raise ConfigError("--issue, --against and --member belong to a forecast", f"{source} is an archive")
         archive = open_archive(source)
         inside = archive.present.copy()
         if first is not None:
@@ -162,7 +165,9 @@ def animate(
         if not inside.any():
             raise DataError(f"{source} has no frame between {first} and {last}", archive.describe())
         times, grid = archive.times[inside], archive.grid
-        panels: dict[str, np.ndarray] = {"observed": archive.rain_rate(0, archive.times.size)[inside]}
+        wanted = np.flatnonzero(inside)
+        rain = archive.rain_rate(int(wanted[0]), int(wanted[-1]) + 1)
+        panels: dict[str, np.ndarray] = {"observed": rain[wanted - wanted[0]]}
         labels = [utc(time) for time in times]
         title = "Synthetic rain rate" if archive.is_synthetic else "Observed rain rate"
     else:
@@ -250,12 +255,13 @@ def is_archive(path: Path) -> bool:
     import json
 
     from nowcast.data.archive import FORMAT
+    from nowcast.data.mlcast import is_mlcast
 
     try:
         attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
     except (OSError, ValueError, KeyError):
         return False
-    return bool(attributes.get("format") == FORMAT)
+    return isinstance(attributes, dict) and (attributes.get("format") == FORMAT or is_mlcast(attributes))
 
 
 def _given(path: Path | None) -> list[Path]:
@@ -270,9 +276,18 @@ def _frames(path: Path, against: Path | None, issue: Any) -> Frames:
     return frames_of(load_forecast(path), None if against is None else open_archive(against), issue=issue)
 
 
-def _member(shown: Frames, member: int) -> np.ndarray:
+def _apart(models: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Names of rows: the models, with their files where two have one name."""
+    return [
+        model if models.count(model) == 1 else f"{model} ({path.stem})"
+        for model, path in zip(models, paths, strict=True)
+    ]
+
+
+def _member(shown: Frames, member: int | None) -> np.ndarray:
     from nowcast.errors import ConfigError
 
+    member = 1 if member is None else member
     if member > shown.forecast.shape[0]:
         raise ConfigError(f"--member {member}: the forecast of {shown.model} has {shown.forecast.shape[0]}")
     return shown.forecast[member - 1]
@@ -292,9 +307,9 @@ def _lead_index(shown: Frames, lead: np.timedelta64) -> int:
     return int(found[0])
 
 
-def _notes(shown: Frames, member: int) -> list[str]:
+def _notes(shown: Frames, member: int | None) -> list[str]:
     members = shown.forecast.shape[0]
-    notes = [f"member {member} of {members}"] if members > 1 else []
+    notes = [f"member {1 if member is None else member} of {members}"] if members > 1 else []
     return [*notes, "synthetic data"] if shown.synthetic else notes
 
 

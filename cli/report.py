@@ -48,15 +48,18 @@ def command(
     Models are called better or worse only where enough independent rain episodes or days say so.
     """
     from nowcast.data.outputs import require_free
+    from nowcast.errors import ConfigError
     from nowcast.report.decisions import Settings
     from nowcast.report.files import write_text
     from nowcast.report.report import SkillReport
     from nowcast.report.verdict import opening
     from nowcast.verification.evaluation import Evaluation
 
-    for path in (output, markdown, json_file, csv_file):
-        if path is not None:
-            require_free(path, "file", overwrite=overwrite, inputs=folders)
+    given = [path for path in (output, markdown, json_file, csv_file) if path is not None]
+    for number, path in enumerate(given):
+        if path.absolute() in [other.absolute() for other in given[:number]]:
+            raise ConfigError(f"two files are to be written to {path}", "give each a name of its own")
+        require_free(path, "file", overwrite=overwrite, inputs=folders)
     named = None if references is None else tuple(name.strip() for name in references.split(",") if name.strip())
     settings = Settings(level=level, replicates=replicates, seed=seed, blocks=blocks, references=named)
     report = SkillReport.of(

@@ -168,7 +168,7 @@ def _verdict(analysis: Analysis, comparison: Comparison, t: int) -> Verdict:
     number = f"{least}" if least == most else f"{least}–{most}"
     text = f"{head} {comparison.model} {'; '.join(parts)} ({number} {block_words(analysis, most)} with events)."
     won = found & {"better", "worse"}
-    mark = "mixed" if len(won) == 2 else won.pop() if won else "none"
+    mark = "mixed" if len(won) == 2 else won.pop() if won else "none" if "none" in found else "few"
     return Verdict(threshold, comparison.model, comparison.reference, text, True, mark)
 
 

@@ -17,7 +17,7 @@ from scipy.optimize import isotonic_regression
 from nowcast.verification.counts import EventCounts
 from nowcast.verification.probabilistic import ProbabilitySums
 from nowcast.verification.scores import csi, frequency_bias
-from nowcast.verification.sums import Sums, ascending_thresholds, paired_fields, ratio, thresholds_like
+from nowcast.verification.sums import Sums, ascending_thresholds, paired_fields, ratio, thresholds_like, unmasked
 
 Regimes = Literal["pooled", "mean", "worst"]
 RATE_LEVELS_MM_H = np.geomspace(0.01, 100.0, 161)
@@ -102,7 +102,7 @@ def probability_level_sums(
         levels: Candidates, ascending.
     """
     marks = ascending_thresholds(thresholds)
-    p, o = np.asarray(probabilities), np.asarray(observed)
+    p, o = unmasked(probabilities), unmasked(observed)
     if p.shape != (*o.shape[:-2], marks.size, *o.shape[-2:]):
         raise ValueError(f"probabilities (..., threshold, y, x) of shape {p.shape} do not fit observations {o.shape}")
     parts = [rate_level_sums(p[..., k, :, :], o, marks[k : k + 1], levels=levels).pixels for k in range(marks.size)]
@@ -264,7 +264,7 @@ class RateMap:
         Linear between the levels from 0 to the first threshold and from each threshold to the next; above the last
         level the slope is threshold over level, at most 2. Compared in the field's own type, like every event.
         """
-        field = np.asarray(forecast)
+        field = unmasked(forecast)
         dtype = field.dtype if field.dtype.kind == "f" else np.dtype(np.float64)
         marks = self.thresholds.astype(dtype)
         limits = thresholds_like(self.levels, field)
@@ -333,7 +333,7 @@ def match_areas(forecast: np.ndarray, reference: np.ndarray, thresholds: Sequenc
         forecast, reference: (..., y, x) [mm/h]; NaN is missing. Forecasts keep their missing pixels.
         thresholds: Ascending [mm/h], above 0.
     """
-    field = np.asarray(forecast)
+    field = unmasked(forecast)
     levels = matched_levels(field, reference, thresholds)
     marks = ascending_thresholds(thresholds)
     out = np.empty(field.shape, dtype=field.dtype if field.dtype.kind == "f" else np.float64)
@@ -363,7 +363,7 @@ def rate_from_exceedance(
     """
     marks = ascending_thresholds(thresholds)
     levels = np.asarray(decision_levels, dtype=np.float64)
-    p = np.moveaxis(np.asarray(probabilities), -3, 0)
+    p = np.moveaxis(unmasked(probabilities), -3, 0)
     if levels.shape != marks.shape or p.shape[0] != marks.size or marks[0] <= 0:
         raise ValueError(f"{p.shape[0]} fields and {levels.size} levels do not fit thresholds {marks} above 0")
     if np.any(levels <= 0) or np.any(levels > 1):

@@ -13,14 +13,14 @@ import numba
 import numpy as np
 
 from nowcast.verification.probabilistic import ProbabilitySums, share_edges
-from nowcast.verification.sums import Sums, ascending_thresholds, paired_fields, ratio, thresholds_like
+from nowcast.verification.sums import Sums, ascending_thresholds, paired_fields, ratio, thresholds_like, unmasked
 
 SPREAD_EDGES_MM_H = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def _ensemble(members: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     """(member, frame, y, x) and (frame, y, x) of one float type, and the leading axes."""
-    m, o = np.asarray(members), np.asarray(observed)
+    m, o = unmasked(members), unmasked(observed)
     if m.ndim != o.ndim + 1 or m.shape[1:] != o.shape or m.shape[0] == 0:
         raise ValueError(f"an ensemble (member, ..., y, x) of shape {m.shape} does not fit observations {o.shape}")
     first, obs = paired_fields(m[0], o)

@@ -83,15 +83,7 @@ def fss_sums(
     """
     f, o = paired_fields(forecast, observed)
     levels = ascending_thresholds(thresholds)
-    sides = np.atleast_1d(np.asarray(windows))
-    if (
-        sides.ndim != 1
-        or sides.size == 0
-        or sides.dtype.kind not in "iu"
-        or np.any(sides < 1)
-        or np.any(sides % 2 == 0)
-    ):
-        raise ValueError(f"FSS windows must be odd, positive whole numbers of pixels, got {windows!r}")
+    sides = _odd_windows(windows)
     if edges not in ("clip", "zero"):
         raise ValueError(f"edges are 'clip' or 'zero', got {edges!r}")
     shape = f.shape[:-2]

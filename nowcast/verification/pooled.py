@@ -9,6 +9,7 @@ import numpy as np
 
 from nowcast.verification.counting import count_events
 from nowcast.verification.counts import EventCounts
+from nowcast.verification.sums import unmasked
 
 Pooling = Literal["max", "mean"]
 SCALES = (4, 16)
@@ -31,7 +32,7 @@ def pool_blocks(rain_rate: np.ndarray, scale: int, *, pooling: Pooling, min_vali
     Raises:
         ValueError: A scale below 1 or beyond the field, a share outside [0, 1].
     """
-    field = np.asarray(rain_rate)
+    field = unmasked(rain_rate)
     if pooling not in ("max", "mean"):
         raise ValueError(f"pooling is 'max' or 'mean', got {pooling!r}")
     if field.ndim < 2 or not 1 <= scale <= min(field.shape[-2:]):
@@ -76,7 +77,7 @@ def pooled_events(
     Source: pooled CSI as in Ravuri et al. 2021, doi:10.1038/s41586-021-03854-z (pooled scores at 4 and 16 km), and
         Gao et al. 2023, arXiv:2307.10422 (max-pool CSI at 4 and 16 pixels).
     """
-    f, o = np.asarray(forecast), np.asarray(observed)
+    f, o = unmasked(forecast), unmasked(observed)
     if f.shape != o.shape:
         raise ValueError(f"the forecast has shape {f.shape} and the observation {o.shape}; they must be equal")
     common = ~np.isnan(f) & ~np.isnan(o)

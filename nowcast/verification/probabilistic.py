@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from nowcast.verification.counts import EventCounts
-from nowcast.verification.sums import Sums, ascending_thresholds, ratio, thresholds_like
+from nowcast.verification.sums import Sums, ascending_thresholds, ratio, thresholds_like, unmasked
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ def probability_sums(
     """
     levels = ascending_thresholds(thresholds)
     edges = np.linspace(0.0, 1.0, 11) if bin_edges is None else np.asarray(bin_edges, dtype=np.float64)
-    p, o = np.asarray(probabilities, dtype=np.float64), np.asarray(observed)
+    p, o = unmasked(probabilities).astype(np.float64), unmasked(observed)
     if p.ndim != o.ndim + 1 or p.shape != (*o.shape[:-2], levels.size, *o.shape[-2:]):
         raise ValueError(f"probabilities (..., threshold, y, x) of shape {p.shape} do not fit observations {o.shape}")
     if np.nanmin(p, initial=0.0) < 0.0 or np.nanmax(p, initial=1.0) > 1.0:

@@ -102,6 +102,17 @@ def exact_sum(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return totals.reshape([values.shape[a] for a in kept])
 
 
+def unmasked(values: np.ndarray) -> np.ndarray:
+    """The values as an array.
+
+    Raises:
+        TypeError: A masked array, whose mask would be lost.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError("a masked array would lose its mask; fill it with NaN first")
+    return np.asarray(values)
+
+
 def paired_fields(forecast: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Forecast and observed as contiguous arrays of one float type and one shape (..., y, x).
 
@@ -111,9 +122,7 @@ def paired_fields(forecast: np.ndarray, observed: np.ndarray) -> tuple[np.ndarra
         ValueError: Other shapes, fewer than two axes, or values that are not real numbers.
         TypeError: Masked arrays, whose mask would be lost.
     """
-    if isinstance(forecast, np.ma.MaskedArray) or isinstance(observed, np.ma.MaskedArray):
-        raise TypeError("a masked array would lose its mask; fill it with NaN first")
-    f, o = np.asarray(forecast), np.asarray(observed)
+    f, o = unmasked(forecast), unmasked(observed)
     if f.shape != o.shape:
         raise ValueError(f"the forecast has shape {f.shape} and the observation {o.shape}; they must be equal")
     if f.ndim < 2:

@@ -68,3 +68,11 @@ def test_doctor_wants_a_folder_for_temporary_files(nowcast: Run, monkeypatch: py
     monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
     said = nowcast("doctor", expect=4).stdout
     assert "NOT writable" in said and "no temporary file can be written" in said
+
+
+def test_doctor_says_that_there_is_no_folder_for_temporary_files(nowcast: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    assert "no temporary file can be written" in nowcast("doctor", expect=4).stdout

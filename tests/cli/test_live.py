@@ -56,6 +56,12 @@ def test_the_output_does_not_lie_in_the_watched_folder(nowcast: Run, tmp_path: P
     assert "lies in the folder that is watched" in str(result.exception)
 
 
+def test_a_seed_without_members_is_refused(nowcast: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    command = ["live", "persistence", tmp_path / "in", "-o", tmp_path / "out", "--once", "--seed", "1"]
+    assert "none are asked for" in str(nowcast(*command, expect=2).exception)
+
+
 def test_a_file_is_read_when_it_has_stopped_growing(tmp_path: Path) -> None:
     first, second, third = write_series(tmp_path / "elsewhere", [0, 1, 2])
     arriving = tmp_path / "arriving"

@@ -13,7 +13,9 @@ from cli.plot import command
 from nowcast.data.archive import RadarArchive
 from nowcast.data.forecast import Forecast
 from nowcast.data.grid import Grid
+from nowcast.data.mlcast import export_mlcast
 from nowcast.errors import ConfigError, DataError, MismatchError
+from nowcast.report import plot
 from nowcast.report.colours import NO_DATA, RAIN, palette
 from nowcast.report.frames import frames_of, observed_at
 from nowcast.report.plot import animate, frame_colours, frame_figure, save_figure, sequence_figure
@@ -154,13 +156,57 @@ def test_the_command_draws_archives_and_forecasts(archive: RadarArchive, forecas
             assert min(image.size) > 200
 
 
+def test_an_animation_reads_only_the_frames_that_it_shows(
+    archive: RadarArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[int, int]] = []
+    whole = RadarArchive.rain_rate
+
+    def watched(self: RadarArchive, start: int, stop: int) -> np.ndarray:
+        read.append((start, stop))
+        return whole(self, start, stop)
+
+    monkeypatch.setattr(RadarArchive, "rain_rate", watched)
+    times = ["--from", "2024-05-01T12:10", "--to", "2024-05-01T12:20"]
+    assert "3 frames" in run("animate", archive.path, *times, "-o", tmp_path / "part.gif")
+    assert read == [(2, 5)]
+
+
+def test_an_mlcast_data_set_is_an_archive(archive: RadarArchive, tmp_path: Path) -> None:
+    data_set = tmp_path / "rain-mlcast.zarr"
+    export_mlcast(archive.path, data_set, attributes={"mlcast_dataset_identifier": "XX-example-precipitation"})
+    run("frame", data_set, "--at", "2024-05-01T12:10", "-o", tmp_path / "one.png")
+    run("frame", archive.path, "--at", "2024-05-01T12:10", "-o", tmp_path / "other.png")
+    images = [np.asarray(Image.open(tmp_path / name)) for name in ("one.png", "other.png")]
+    below_the_words = slice(80, None)
+    np.testing.assert_array_equal(images[0][below_the_words], images[1][below_the_words])
+
+
+def test_two_forecasts_of_one_model_are_two_rows(
+    forecast: Forecast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, np.ndarray]] = []
+    make = plot.sequence_figure
+
+    def watched(rows: dict[str, np.ndarray], *more: object, **named: object) -> object:
+        drawn.append(rows)
+        return make(rows, *more, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(plot, "sequence_figure", watched)
+    files = [forecast.save(tmp_path / f"{name}.nc") for name in ("before", "after")]
+    run("sequence", *files, "-o", tmp_path / "sequence.png")
+    assert list(drawn[0]) == ["persistence (before)", "persistence (after)"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["frame", "{forecast}", "--lead", "7min"], "no lead time of 7 min"),
         (["frame", "{forecast}", "--member", "2"], "the forecast of persistence has 1"),
         (["frame", "{forecast}", "--at", "2024-05-01T12:10"], "--at belongs to an archive"),
-        (["frame", "{archive}", "--lead", "5min"], "--issue and --lead belong to a forecast"),
+        (["frame", "{archive}", "--lead", "5min"], "--issue, --lead and --member belong to a forecast"),
+        (["frame", "{archive}", "--member", "1"], "--issue, --lead and --member belong to a forecast"),
+        (["animate", "{archive}", "--member", "1"], "--issue, --against and --member belong to a forecast"),
         (["animate", "{archive}", "--from", "2025-01-01"], "has no frame between"),
         (["frame", "{archive}", "--at", "2025-01-01"], "has no frame time"),
     ],

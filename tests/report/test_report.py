@@ -357,6 +357,14 @@ def test_the_command_writes_all_files_and_overwrites_nothing(tmp_path: Path) -> 
     assert not (tmp_path / "x.html").exists()
 
 
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    small_evaluation(cases=6).save(tmp_path / "skill")
+    arguments = [str(tmp_path / "skill"), "-o", str(tmp_path / "a"), "--csv", str(tmp_path / "a")]
+    with pytest.raises(ConfigError, match="two files are to be written"):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_page_that_cannot_be_made_leaves_the_older_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     skill, page = small_evaluation(cases=6).save(tmp_path / "skill"), tmp_path / "report.html"
     files = [page, tmp_path / "report.md"]

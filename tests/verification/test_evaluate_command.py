@@ -151,10 +151,11 @@ def test_fields_without_an_observed_frame_are_left_out_by_name(
         (("--scale", "4"), "odd numbers of pixels, got 4"),
         (("--threshold", "5,1"), "thresholds must ascend"),
         (("--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler answers"),
+        (("--scheduler", "tcp://127.0.0.1:1", "--workers", "2"), "give one of the two"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_as_usage(
-    option: tuple[str, str], message: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    option: tuple[str, ...], message: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     if option[0] == "--scheduler":

@@ -7,6 +7,8 @@ import pytest
 
 from nowcast.verification import ensembles as e
 from nowcast.verification import probabilistic as p
+from nowcast.verification.calibration import match_areas, probability_level_sums
+from nowcast.verification.pooled import pool_blocks, pooled_events
 
 
 def ensemble(shape: tuple[int, ...], seed: int, missing: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
@@ -256,3 +258,24 @@ def test_where_pysteps_goes_wrong():
     rng = np.random.default_rng(1)
     members, observed = rng.gamma(1.0, 2.0, (5, 20, 20)), rng.gamma(1.0, 2.0, (20, 20))
     assert e.crps(e.crps_sums(members, observed)) == pytest.approx(crps(members, observed), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    "sums",
+    [
+        lambda masked, o: e.crps_sums(masked, o),
+        lambda masked, o: e.rank_sums(masked, o),
+        lambda masked, o: e.spread_sums(masked, o),
+        lambda masked, o: e.ensemble_probability_sums(masked, o, [0.5]),
+        lambda masked, o: p.probability_sums(masked[:1], o, [0.5]),
+        lambda masked, o: probability_level_sums(masked[:1], o, [0.5]),
+        lambda masked, o: pooled_events(masked[0], o, [0.5], 4),
+        lambda masked, o: pool_blocks(masked[0], 4, pooling="max"),
+        lambda masked, o: match_areas(masked[0], o, [0.5]),
+    ],
+)
+def test_a_mask_is_never_lost(sums):
+    fields = np.random.default_rng(0).random((3, 8, 8))
+    masked = np.ma.masked_less(fields[:2], 0.3)
+    with pytest.raises(TypeError, match="would lose its mask"):
+        sums(masked, fields[2])
