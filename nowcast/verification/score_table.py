@@ -77,12 +77,13 @@ CONTINUOUS = {
 POOLED = {"csi": csi, "pod": pod, "far": far}
 NO_PIXELS = "undefined (no valid pixels)"
 EMPTY_BIN = "undefined (no pixel in the bin)"
+INFINITE = "infinite (events forecast where none was observed)"
 
 
 def score_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     """Every score by lead time and over all lead times (lead_minutes empty), as dictionaries of `COLUMNS`.
 
-    Missing values are empty; an undefined value is empty with its reason. `bin` says which point of a curve a value
+    Missing values are empty; an undefined value is empty with its reason, an infinite one stands beside its own. `bin` says which point of a curve a value
     is: the forecast probability (reliability, and what is warned from on a ROC), the number of members below the
     observation (rank histogram), the lower edge [mm/h] of a class of spread. `scale_km` is the width of an FSS window
     or of a block, and the wavelength of a power ratio.
@@ -115,16 +116,17 @@ def _categorical_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
                 for how, result, index in results:
                     for t, threshold in enumerate(counts.thresholds.tolist()):
                         at = (*index, t)
+                        value = float(result.value[at])
                         yield _row(
                             model,
                             minute,
                             metric,
-                            float(result.value[at]),
+                            value,
                             aggregation=how,
                             threshold=threshold,
                             units=counts.units,
                             comparison=counts.comparison,
-                            undefined_reason=str(result.reason[at]),
+                            undefined_reason=INFINITE if np.isinf(value) else str(result.reason[at]),
                             **_cells(result.counts, at),
                         )
 

@@ -150,6 +150,18 @@ def test_undefined_cells_say_why_and_are_null_in_json() -> None:
         assert "nan" not in re.sub(r"[a-z]nan|nan[a-z]", "", text.lower())
 
 
+def test_an_infinite_bias_has_no_number_in_json_and_says_why() -> None:
+    evaluation = small_evaluation(cases=25)
+    nothing = np.zeros_like(evaluation.counts.hits)
+    warned = np.full_like(nothing, 7)
+    counts = {"hits": nothing, "misses": nothing, "false_alarms": warned}
+    made = report(changed(evaluation, **counts, correct_negatives=evaluation.counts.total - 7))
+    rows = [row for row in made.to_dict()["scores"] if row["metric"] == "frequency_bias"]
+    assert rows and {row["value"] for row in rows} == {None}
+    assert {row["undefined_reason"] for row in rows} == {"infinite (events forecast where none was observed)"}
+    assert "∞" in made.to_html()
+
+
 def test_the_same_seed_gives_the_same_bytes() -> None:
     evaluation = with_fields(small_evaluation(cases=8, leads=2), members=3)
     one, two = report(evaluation), report(evaluation)
