@@ -83,10 +83,10 @@ INFINITE = "infinite (events forecast where none was observed)"
 def score_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     """Every score by lead time and over all lead times (lead_minutes empty), as dictionaries of `COLUMNS`.
 
-    Missing values are empty; an undefined value is empty with its reason, an infinite one stands beside its own. `bin` says which point of a curve a value
-    is: the forecast probability (reliability, and what is warned from on a ROC), the number of members below the
-    observation (rank histogram), the lower edge [mm/h] of a class of spread. `scale_km` is the width of an FSS window
-    or of a block, and the wavelength of a power ratio.
+    Missing values are empty; an undefined value is empty with its reason, an infinite one stands beside its own. `bin`
+    says which point of a curve a value is: the forecast probability (reliability, and what is warned from on a ROC),
+    the number of members below the observation (rank histogram), the lower edge [mm/h] of a class of spread. `scale_km`
+    is the width of an FSS window or of a block, and the wavelength of a power ratio.
     """
     yield from _categorical_rows(evaluation)
     yield from _continuous_rows(evaluation)
