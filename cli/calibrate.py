@@ -234,7 +234,6 @@ def fit_decision_levels(parts: list[Any], score: str) -> list[Any]:
                 sums,
                 default=[0.5] * parts[0].thresholds.size,
                 objective=SCORES[score],
-                nested=False,
                 bias_range=BIAS_RANGE,
                 regimes="mean",
             )

@@ -7,7 +7,7 @@ import pytest
 
 from nowcast.verification import ensembles as e
 from nowcast.verification import probabilistic as p
-from nowcast.verification.calibration import match_areas, probability_level_sums
+from nowcast.verification.calibration import probability_level_sums
 from nowcast.verification.pooled import pool_blocks, pooled_events
 
 
@@ -271,7 +271,6 @@ def test_where_pysteps_goes_wrong():
         lambda masked, o: probability_level_sums(masked[:1], o, [0.5]),
         lambda masked, o: pooled_events(masked[0], o, [0.5], 4),
         lambda masked, o: pool_blocks(masked[0], 4, pooling="max"),
-        lambda masked, o: match_areas(masked[0], o, [0.5]),
     ],
 )
 def test_a_mask_is_never_lost(sums):
