@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from nowcast.data.archive_store import cannot_write
 from nowcast.data.archive_writer import lock_archive
 from nowcast.errors import ConfigError, NowcastError
 from nowcast.verification.case_scores import CaseScores
@@ -105,7 +106,11 @@ class CaseStore:
         shutil.rmtree(self._draft)
 
     def write(self, scores: CaseScores, files: Mapping[str, str]) -> None:
-        """Keep the scores of a case, made of files with these digests by model."""
+        """Keep the scores of a case, made of files with these digests by model.
+
+        Raises:
+            DataError: The disk is full, and the like.
+        """
         self._holds_scores |= bool(scores.table.any())
         arrays: dict[str, np.ndarray] = {"table": scores.table, "pixels": scores.pixels, "digest": scores.digest}
         kinds: list[list[Any]] = []
@@ -125,9 +130,13 @@ class CaseStore:
         arrays["about"] = np.frombuffer(text.encode(), dtype=np.uint8)
         target = self._file(scores.case)
         draft = target.with_suffix(".draft")
-        with draft.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(draft, target)
+        try:
+            with draft.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+            os.replace(draft, target)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise cannot_write(self.path, error) from error
 
     def read(self, case: Case, files: Mapping[str, str]) -> CaseScores | None:
         """What was kept of a case; None for nothing, for other files, or for a file that a failing disk has cut."""

@@ -314,6 +314,8 @@ def test_a_disagreement_of_the_tests_is_named_in_a_sentence() -> None:
             "net against persistence at ≥ 1 mm/h, 15–60 min: better by the bootstrap, worse by Diebold-Mariano: the "
             "tests contradict each other, rely on neither." in page
         )
+    single = report(small_evaluation(cases=1)).to_markdown()
+    assert "there are no intervals below 5 rain episodes" in single and "95 % intervals" not in single.split("## ")[2]
     lone = report(small_evaluation(cases=5))
     assert "Diebold-Mariano" not in lone.to_markdown().split("## Provenance")[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 import subprocess
@@ -129,6 +130,28 @@ def test_a_bad_forecast_met_late_costs_no_case_that_was_scored(
         progress=stopping_after(9, scored), **about,
     )  # fmt: skip
     assert len(scored) == 2 and contents(tmp_path / "skill") == unbroken
+
+
+def test_a_full_disk_is_said_and_costs_no_case_that_was_kept(
+    place: Path, tmp_path: Path, unbroken: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, written = np.savez, []
+
+    def full(file: Any, **arrays: Any) -> None:
+        written.append(file)
+        if len(written) == 3:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(DataError, match="skill cannot be written: No space left on device") as found:
+        run(place, tmp_path / "skill")
+    assert "2 cases are scored and kept: mend it, then go on with --resume" in str(found.value.hint)
+    assert not list(draft_of(tmp_path / "skill").glob("*.draft"))
+    monkeypatch.undo()
+    run(place, tmp_path / "skill", resume=True)
+    assert contents(tmp_path / "skill") == unbroken
 
 
 def test_a_forecast_that_was_made_again_meanwhile_is_scored_again(
