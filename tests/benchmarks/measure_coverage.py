@@ -255,9 +255,9 @@ def table(datasets: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table_of_sums(datasets: int) -> str:
-    """The part of the page on scores of sums; the rows are printed as they come."""
-    lines = [
+def words_of_sums(datasets: int) -> list[str]:
+    """What stands above the table of scores of sums."""
+    return [
         SECOND_PART,
         "",
         f"Made by `python tests/benchmarks/measure_coverage.py sums --datasets {datasets} --write`: the",
@@ -268,7 +268,15 @@ def table_of_sums(datasets: int) -> str:
         "errors / their difference. A decision rests on the quotient; the difference depends besides on how",
         "much it rains, which few blocks do not know where a few storms rule all.",
         "",
+        f"From {MIN_BLOCKS} blocks on, what decisions rest on holds in 92 to 97 % of the sets, if the blocks are",
+        "longer than the weather lasts. The interval of an error itself is too short (MAE, CRPS and Brier .87",
+        "to .95, RMSE .77 to .91): few storms miss the largest ones, and no resampling of them helps.",
+        "",
     ]
+
+
+def table_of_sums(datasets: int) -> str:
+    """The part of the page on scores of sums; the rows are printed as they come."""
     rows: list[list[str]] = []
     for world in WORLDS:
         for blocks in BLOCKS_OF_SUMS:
@@ -278,7 +286,7 @@ def table_of_sums(datasets: int) -> str:
                 rows += [["world", "blocks", *found], ["---"] * (len(found) + 2)]
             rows.append([world.name, str(blocks), *cells])
             print(" | ".join(rows[-1]), flush=True)
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+    return "\n".join([*words_of_sums(datasets), *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 
 def _cell(found: Coverage, *, on_logarithm: bool) -> str:
