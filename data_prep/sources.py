@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,11 +24,11 @@ def list_sources(sources: Iterable[str | Path], *, without: Path | None = None) 
     Raises:
         ConfigError: A source that is not there, or nothing at all.
     """
-    excluded = None if without is None else without.absolute()
+    excluded = None if without is None else str(without.absolute())
     found: dict[Path, None] = {}
     for source in sources:
         for path in _expand(source):
-            if excluded is None or not path.absolute().is_relative_to(excluded):
+            if excluded is None or not f"{path.absolute()}{os.sep}".startswith(excluded + os.sep):
                 found[path] = None
     if not found:
         raise ConfigError("there is not a single file to ingest")

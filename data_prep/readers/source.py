@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,9 +63,9 @@ class Source:
         """All of its bytes as they lie on the disk; None of a folder, and of a file that is too large to be held."""
         if self.is_folder:
             return None
-        with self.path.open("rb") as file:
-            contents = file.read(HELD_BYTES + 1)
-        return contents if len(contents) <= HELD_BYTES else None
+        with self.path.open("rb", buffering=0) as file:
+            # Not read(limit): that takes and gives back memory for as many bytes.
+            return file.readall() if os.fstat(file.fileno()).st_size <= HELD_BYTES else None
 
     @cached_property
     def is_gzip(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -83,7 +83,7 @@ class ManifestEntry:
 
     def to_line(self) -> str:
         """One line of JSON, without what is empty."""
-        return json.dumps({key: value for key, value in asdict(self).items() if value}, separators=(",", ":")) + "\n"
+        return json.dumps({key: value for key, value in vars(self).items() if value}, separators=(",", ":")) + "\n"
 
     @classmethod
     def from_line(cls, line: str | bytes) -> ManifestEntry:

@@ -79,9 +79,8 @@ class FrameTable:
             return
         valid = self.series["valid_pixels"][present]
         status = np.where(valid < WHOLE_SHARE * np.median(valid), PARTIAL, PRESENT)
-        for index, value in zip(present, status, strict=True):
-            if value != self.series["frame_status"][index]:
-                self.set("frame_status", int(index), int(value))
+        for at in np.flatnonzero(status != self.series["frame_status"][present]):
+            self.set("frame_status", int(present[at]), int(status[at]))
 
     def write(self) -> None:
         """Write the chunks that changed."""

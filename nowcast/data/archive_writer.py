@@ -54,9 +54,10 @@ BATCH = 64
 
 @dataclass
 class _Pending:
-    """What the next commit brings."""
+    """What the next commit brings; `size` is the bytes of its frames."""
 
     frames: dict[np.datetime64, EncodedFrame] = field(default_factory=dict)
+    size: int = 0
     bad: set[np.datetime64] = field(default_factory=set)
     manifest: list[ManifestEntry] = field(default_factory=list)
     attributes: bool = False
@@ -216,7 +217,7 @@ class ArchiveWriter:
     @property
     def pending_bytes(self) -> int:
         """Bytes of the frames that wait for a commit."""
-        return sum(frame.size for frame in self._pending.frames.values())
+        return self._pending.size
 
     def update_attributes(self, values: Mapping[str, Any]) -> None:
         """Set global attributes; visible with the next commit."""
@@ -283,7 +284,10 @@ class ArchiveWriter:
             DataError: Its time falls between two slots.
         """
         self.index_of(frame.time)
-        self._pending.frames[frame.time] = frame
+        pending = self._pending
+        replaced = pending.frames.get(frame.time)
+        pending.size += frame.size - (0 if replaced is None else replaced.size)
+        pending.frames[frame.time] = frame
 
     def mark_bad(self, time: np.datetime64) -> None:
         """Say that a frame of this time came and could not be used; heeded where its slot is empty."""
