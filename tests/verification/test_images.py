@@ -66,3 +66,19 @@ def test_images_with_holes_out_of_range_or_too_small_are_refused():
         images.image_sums(f, np.where(o > 0.5, 2.0, 0.0))
     with pytest.raises(ValueError, match="at least 7 x 7"):
         images.image_sums(f[..., :6], o[..., :6])
+
+
+def test_the_scores_of_training_are_the_same_at_a_data_range_of_one():
+    torch = pytest.importorskip("torch")
+    from nowcast.training import moving_mnist_scores as training
+
+    f, o = pair()
+    ours, theirs = images.image_sums(f, o, data_range=1.0).pool(), training.image_sums(*map(torch.tensor, (f, o)))
+    wanted = {
+        "mse": images.mse_per_frame(ours),
+        "mae": images.mae_per_frame(ours),
+        "ssim": images.mean_ssim(ours),
+        "psnr": images.mean_psnr(ours),
+    }
+    found = theirs.scores()
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-9)
