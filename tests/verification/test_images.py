@@ -81,4 +81,4 @@ def test_the_scores_of_training_are_the_same_at_a_data_range_of_one():
         "psnr": images.mean_psnr(ours),
     }
     found = theirs.scores()
-    assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-9)
+    assert {name: found[name] for name in wanted} == pytest.approx({k: float(v) for k, v in wanted.items()}, rel=1e-9)
