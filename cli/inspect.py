@@ -138,7 +138,8 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
     from nowcast.data.archive import read_manifest
 
-    return [{**asdict(entry), "times": list(entry.times)} for entry in read_manifest(path)]
+    last_word = {entry.file: entry for entry in read_manifest(path)}
+    return [{**asdict(entry), "times": list(entry.times)} for entry in last_word.values()]
 
 
 def _save_clutter(path: Path, target: Path) -> dict[str, Any]:
@@ -314,6 +315,7 @@ def _print_files(files: dict[str, Any]) -> None:
         _line("", f"{reason['files']} {reason['status']}: {reason['example']}")
     for entry in files.get("entries", []):
         detail = entry["reason"] or f"{len(entry['times'])} frames, {entry['duplicates']} duplicates"
+        detail += f"; look at it: {entry['suspicion']}" if entry["suspicion"] else ""
         click.echo(f"{entry['status']:<10} {entry['file']}: {detail}")
 
 

@@ -189,6 +189,8 @@ def _encode(frame: RadarFrame, options: DecodeOptions) -> DecodedFrame:
     encoded = encode_frame(
         frame.valid_time, rain_rate, quality=frame.quality if options.keep_quality else None, changes=changes
     )
+    if frame.marks:
+        encoded = replace(encoded, series={**encoded.series, **frame.marks})
     return DecodedFrame(encoded, frame.grid, frame.interval_minutes, dict(frame.attributes))
 
 

@@ -485,6 +485,7 @@ class _Run:
         self._mark_bad()
         self._suspect_times()
         self._suspect_fields(writer)
+        self._note_suspects(writer)
         self.report.cadence = describe_distances(seconds) if seconds.size else ""
         self.report.description = (
             f"{present.size} of {writer.length} frames from {writer.first_time + present[0] * writer.step} to "
@@ -502,6 +503,13 @@ class _Run:
                 self.report.suspects.append((self._stored_here[when], f"{when}: {reason}"))
         for file, reason in self.report.suspects[:FILES_LOGGED]:
             logger.warning("stored, but look at it: %s: %s", file, reason)
+
+    def _note_suspects(self, writer: ArchiveWriter) -> None:
+        """Let the manifest say it too: of the entries of a file the last counts."""
+        for file, reason in dict(reversed(self.report.suspects)).items():
+            self._manifest[file] = dataclasses.replace(self._manifest[file], suspicion=reason)
+            writer.note(self._manifest[file])
+        writer.commit()
 
     def _nothing_usable(self, read: Sequence[DecodedFile]) -> NowcastError:
         reasons = self.report.skipped or [(file.path, file.reason) for file in read]

@@ -18,6 +18,7 @@ from data_prep.readers.registry import Reader
 from data_prep.readers.scaling import look_up
 from data_prep.readers.selection import select
 from data_prep.readers.source import Source
+from data_prep.readers.texture import measure_codes
 from nowcast.data.grid import Grid
 from nowcast.data.units import ZRelation
 from nowcast.errors import DataError
@@ -54,8 +55,9 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     values = np.frombuffer(contents, dtype=np.uint8, offset=header.length).reshape(header.height, header.width)
     relation = options.z_relation or FMI_Z_RELATION
     part = select(_grid(header.width, header.height, _geometry(source, header.comments)), options, source)
+    rates, values = byte_rain_rates(relation), part.cut(values)
     yield RadarFrame(
-        part.coarse(look_up(byte_rain_rates(relation), part.cut(values))),
+        part.coarse(look_up(rates, values)),
         _time(source, header.comments, options),
         part.grid,
         attributes={
@@ -66,6 +68,7 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
             "zr_a": relation.a,
             "zr_b": relation.b,
         },
+        marks=measure_codes(values, rates),
     )
 
 

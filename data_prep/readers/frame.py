@@ -23,6 +23,7 @@ class RadarFrame:
         interval_minutes: Length of the accumulation that the rate is the mean of; None for an instantaneous rate.
         quality: Optional (H, W) float32 in [0, 1], NaN where unknown.
         attributes: What the file says of itself: source format, institution, quantity, zr_a, zr_b, licence, ...
+        marks: Of a raster that no checksum guards, what `data_prep.readers.texture` measures; empty for others.
     """
 
     rain_rate: np.ndarray
@@ -31,6 +32,7 @@ class RadarFrame:
     interval_minutes: float | None = None
     quality: np.ndarray | None = None
     attributes: Mapping[str, str | float] = field(default_factory=lambda: MappingProxyType({}))
+    marks: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         rain_rate = np.asarray(self.rain_rate, dtype=np.float32)

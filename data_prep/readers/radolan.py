@@ -21,6 +21,7 @@ from data_prep.readers.registry import Reader
 from data_prep.readers.scaling import per_hour, rescale
 from data_prep.readers.selection import select
 from data_prep.readers.source import Source
+from data_prep.readers.texture import measure_codes
 from nowcast.data.grid import Grid
 from nowcast.data.units import ZRelation
 
@@ -35,6 +36,9 @@ _HEADER = re.compile(
 )
 # Of 16 bits, 12 are the value; the others flag it.
 _VALUE, _SECONDARY, _NO_DATA, _NEGATIVE, _CLUTTER = 0x0FFF, 0x1000, 0x2000, 0x4000, 0x8000
+_NOT_RAIN = _NO_DATA | _NEGATIVE | _CLUTTER
+# Where nothing was measured DWD writes 2500 with its flag.
+_NOT_MEASURED = 2500 | _NO_DATA
 # Of a byte of reflectivity.
 _BYTE_CLUTTER, _BYTE_NO_DATA = 249, 250
 
@@ -85,14 +89,22 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     minutes: float | None = None
     if header.product in REFLECTIVITY:
         relation = options.z_relation or DWD_Z_RELATION
-        rate = _byte_rates(relation)[window]
+        rates = _byte_rates(relation)
+        rate = rates[window]
+        marks = measure_codes(np.where(window < _BYTE_CLUTTER, window, np.uint8(255)), rates)
         attributes |= {"zr_a": relation.a, "zr_b": relation.b}
     else:
         minutes = source.interval_minutes(
             header.interval_minutes, options, lacking="its header declares no interval INT"
         )
-        rate = _rates(window, header.precision * per_hour(minutes))
-    yield RadarFrame(part.coarse(rate), header.time, part.grid, interval_minutes=minutes, attributes=attributes)
+        _require_one_no_data(source, window)
+        scale = header.precision * per_hour(minutes)
+        rate = _rates(window, scale)
+        codes = np.where(window & _NOT_RAIN, np.uint16(0xFFFF), window & _VALUE)
+        marks = measure_codes(codes, rescale(np.arange(_VALUE + 1), scale))
+    yield RadarFrame(
+        part.coarse(rate), header.time, part.grid, interval_minutes=minutes, attributes=attributes, marks=marks
+    )
 
 
 def grid(source: Source, shape: tuple[int, int], version: int) -> Grid:
@@ -112,8 +124,19 @@ def grid(source: Source, shape: tuple[int, int], version: int) -> Grid:
 def _rates(stored: np.ndarray, scale: Fraction) -> np.ndarray:
     """Rain rates of 16-bit depths: those of a secondary source count, clutter and negatives are not rain measured."""
     rate = rescale(stored & _VALUE, scale)
-    rate[(stored & (_NO_DATA | _NEGATIVE | _CLUTTER)) != 0] = np.nan
+    rate[(stored & _NOT_RAIN) != 0] = np.nan
     return rate
+
+
+def _require_one_no_data(source: Source, stored: np.ndarray) -> None:
+    """Refuse a file in which some words flagged as no data hold what DWD writes there, and some do not."""
+    known = stored & (_VALUE | _NO_DATA)
+    flagged, as_written = np.count_nonzero(known >= _NO_DATA), np.count_nonzero(known == _NOT_MEASURED)
+    if 0 < as_written < flagged:
+        raise source.error(
+            f"{flagged - as_written} of {flagged} pixels flagged as no data hold other values than the rest: damaged",
+            "fetch the file again",
+        )
 
 
 def _byte_rates(relation: ZRelation) -> np.ndarray:

@@ -26,6 +26,7 @@ from nowcast.data.archive_schema import (
     PARTIAL,
     PRESENT,
     RAIN_RATE,
+    SERIES,
     STATUS,
     SUPERSEDED,
     VALID_SHARE,
@@ -68,6 +69,7 @@ class ManifestEntry:
         replaced: Those of them that took the place of another file's frame.
         duplicates: Number of its frames that were in the archive already.
         reason: Why it, or some of its frames, could not be used.
+        suspicion: What is odd about a frame of it that was used.
     """
 
     file: str
@@ -80,6 +82,7 @@ class ManifestEntry:
     replaced: tuple[str, ...] = ()
     duplicates: int = 0
     reason: str = ""
+    suspicion: str = ""
 
     def to_line(self) -> str:
         """One line of JSON, without what is empty."""
@@ -156,7 +159,7 @@ class StoredFrames:
         self._published = state
 
     def series(self, name: str) -> np.ndarray:
-        values = np.asarray(_array(self._group, name)[:])
+        values = _series(self._group, name)
         self._require_same_axis()
         return values
 
@@ -343,6 +346,18 @@ def read_manifest_bytes(path: str | Path) -> bytes:
         return np.asarray(_array(group, MANIFEST_LINES)[:]).tobytes()
     except (KeyError, ValueError, OSError, RuntimeError, zarr.errors.BaseZarrError) as error:
         raise DataError(f"the manifest of {path} cannot be read: {error}", _make_anew(path)) from error
+
+
+def read_series(group: zarr.Group) -> dict[str, np.ndarray]:
+    """The numbers of all frames, by the names of `SERIES`."""
+    return {name: _series(group, name) for name in SERIES}
+
+
+def _series(group: zarr.Group, name: str) -> np.ndarray:
+    """(T,) as it is stored; what an archive of an earlier version lacks is as of frames that were not measured."""
+    if name in SERIES and name not in group:
+        return np.full(_array(group, "time").shape, SERIES[name].fill, dtype=SERIES[name].dtype)
+    return np.array(_array(group, name)[:])
 
 
 def _make_anew(path: str | Path) -> str:

@@ -80,6 +80,24 @@ SERIES: dict[str, Series] = {
         {"long_name": "share of neighbouring pixels in a row of which one alone is wet", "units": "1"},
         np.nan,
     ),
+    "cut_pixels": Series(
+        "float32",
+        {
+            "long_name": "longest straight cut along a row: dry within rain, or measured within what is not; where "
+            "no checksum guards the file",
+            "units": "1",
+        },
+        np.nan,
+    ),
+    "lone_rate": Series(
+        "float32",
+        {
+            "long_name": "largest excess of a pixel over twice the largest rain rate around it; where no checksum "
+            "guards the file",
+            "units": "kg m-2 h-1",
+        },
+        np.nan,
+    ),
     **{f"n_{name}": Series("int32", {"long_name": text, "units": "1"}) for name, text in CHANGES.items()},
 }
 

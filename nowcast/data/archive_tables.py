@@ -91,7 +91,9 @@ class FrameTable:
             if TIME_BOUNDS in self._store:
                 self._write_changed(TIME_BOUNDS, chunk, self._bounds(rows))
             for name in ["time", *names, "frame_status"]:
-                self._write_changed(name, chunk, self.series[name][rows])
+                # An archive of an earlier version lacks those that came later.
+                if name in self._store:
+                    self._write_changed(name, chunk, self.series[name][rows])
         self._dirty.clear()
 
     def forget_written(self) -> None:

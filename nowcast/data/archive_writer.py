@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from nowcast.data.archive import ManifestEntry, open_archive, read_manifest_bytes
+from nowcast.data.archive import ManifestEntry, open_archive, read_manifest_bytes, read_series
 from nowcast.data.archive_schema import (
     BAD,
     FORMAT,
@@ -89,7 +89,7 @@ class ArchiveWriter:
         )
         self._table = FrameTable(
             self._store,
-            {name: np.array(_array(group, name)[:]) for name in SERIES},
+            read_series(group),
             first_time=np.datetime64(str(attributes["first_time"]), "s"),
             step=np.timedelta64(int(attributes["step_seconds"]), "s"),
         )
@@ -388,9 +388,14 @@ class ArchiveWriter:
         if QUALITY in self._store and frame.quality is not None:
             self._store.write_chunk(QUALITY, index, frame.quality)
         self._table.set("frame_status", index, PRESENT)
+        self._set_numbers(index, frame)
+
+    def _set_numbers(self, index: int, frame: EncodedFrame) -> None:
+        """Those of a frame; what it does not tell is as of a frame that was not measured."""
         self._table.set("frame_digest", index, frame.digest)
-        for name, value in frame.series.items():
-            self._table.set(name, index, value)
+        for name, spec in SERIES.items():
+            if name not in ("time", "frame_status", "frame_digest"):
+                self._table.set(name, index, frame.series.get(name, spec.fill))
 
     def _store_bad(self, time: np.datetime64) -> None:
         try:
@@ -484,10 +489,7 @@ class ArchiveWriter:
         field_ = self._read_field(index)
         if field_ is None:
             return
-        frame = encode_frame(self.first_time + index * self.step, field_)
-        self._table.set("frame_digest", index, frame.digest)
-        for name, value in frame.series.items():
-            self._table.set(name, index, value)
+        self._set_numbers(index, encode_frame(self.first_time + index * self.step, field_))
         self._counts.mark_unknown()
 
     def _recount(self) -> None:

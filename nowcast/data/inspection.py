@@ -161,6 +161,7 @@ def _files(archive: RadarArchive) -> dict[str, Any]:
         "by_format": dict(Counter(entry.format or "unknown" for entry in entries)),
         "duplicate_frames": sum(entry.duplicates for entry in entries),
         "replaced_frames": sum(len(entry.replaced) for entry in entries),
+        "suspects": [{"file": entry.file, "suspicion": entry.suspicion} for entry in entries if entry.suspicion],
         "by_reason": [
             {"status": status, "reason": reason, "files": number, "example": examples[status, reason]}
             for (status, reason), number in reasons.most_common()

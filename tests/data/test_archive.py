@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -336,6 +338,33 @@ def test_series_tell_what_each_frame_holds(tmp_path: Path) -> None:
     assert archive.series("wet_share")[0] == np.float32(2 / 40) and np.isnan(archive.series("wet_share")[1])
     assert archive.series("maximum_rate")[0] == 7.5
     np.testing.assert_array_equal(archive.rain_rate(0, 2), rain)
+
+
+def test_numbers_of_a_frame_that_was_replaced_do_not_stay(tmp_path: Path) -> None:
+    with create(tmp_path / "a.zarr") as writer:
+        marked = encode_frame(START, fields(1)[0])
+        writer.put(replace(marked, series={**marked.series, "cut_pixels": 30.0}))
+        writer.commit()
+        assert writer.series["cut_pixels"][0] == 30.0
+        writer.write(START, fields(2)[1])
+        assert np.isnan(writer.series["cut_pixels"][0])
+
+
+def test_an_archive_without_a_later_series_is_read_and_added_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    create(path).close()
+    with ArchiveWriter.append(path) as writer:
+        writer.write(START, fields(1)[0])
+    metadata = json.loads((path / "zarr.json").read_text())
+    del metadata["consolidated_metadata"]["metadata"]["cut_pixels"]
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    shutil.rmtree(path / "cut_pixels")
+    with ArchiveWriter.append(path) as writer:
+        writer.write(START + STEP, fields(2)[1])
+        writer.write(START - STEP, fields(3)[2])
+    archive = open_archive(path)
+    assert np.isnan(archive.series("cut_pixels")).tolist() == [True] * 3
+    np.testing.assert_array_equal(archive.rain_rate(0, 3), fields(3)[[2, 0, 1]])
 
 
 def test_an_overwrite_waits_for_no_writer(tmp_path: Path) -> None:

@@ -46,6 +46,30 @@ def test_depths_flags_and_orientation(tmp_path: Path) -> None:
     assert (frame.valid_time, frame.interval_minutes) == (np.datetime64("2018-11-22T00:50"), 60.0)
 
 
+def test_a_file_whose_no_data_words_differ_is_damaged(tmp_path: Path) -> None:
+    values = composite()
+    values[100, 100] ^= 1
+    values[0, 0] = 5 | 0x2000
+    with pytest.raises(DataError, match="2 of 810000 pixels flagged as no data hold other values than the rest"):
+        read_one(write(tmp_path / "a", radolan_bytes(values)))
+    # One word of its own for all of them is a convention.
+    values[:] = 0x2000
+    assert np.isnan(read_one(write(tmp_path / "b", radolan_bytes(values))).rain_rate).all()
+
+
+def test_marks_of_damage_are_measured_in_depths_and_reflectivity(tmp_path: Path) -> None:
+    values = composite()
+    values[50, 100:150] = 0
+    values[400:500, 400:500] = 5
+    values[450, 450] = 100
+    marks = read_one(write(tmp_path / "a", radolan_bytes(values))).marks
+    assert marks == {"cut_pixels": 50, "lone_rate": pytest.approx(9.0)}
+    rx = np.full((900, 900), 250, dtype=np.uint8)
+    rx[50, 100:150] = 0
+    path = write(tmp_path / "b", radolan_bytes(rx, product="RX", precision="E+00", interval="INT   5"))
+    assert read_one(path).marks["cut_pixels"] == 50
+
+
 @pytest.mark.parametrize("product", ["RY", "YW"])
 def test_five_minute_depths_become_rates(tmp_path: Path, product: str) -> None:
     """0.01 mm in 5 min is 0.12 mm/h, exactly: 5 steps are 0.6 and no step beside it."""
