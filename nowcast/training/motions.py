@@ -106,11 +106,18 @@ def _opened(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _make(path: Path, shape: tuple[int, ...]) -> None:
-    """A file in which nothing is estimated yet, whole or not at all."""
+    """A file in which nothing is estimated yet, whole or not at all, unless another process has made it meanwhile.
+
+    What the others fill must be the file that has the name: one that replaced it would lose their work.
+    """
     with tempfile.TemporaryDirectory(prefix=".motion-", dir=path.parent) as scratch:
         draft = Path(scratch) / path.name
         make_array(draft, ABSENT.dtype, shape, place=path.parent)
-        os.replace(draft, path)
+        try:
+            os.link(draft, path)
+        except OSError:  # it is there, or the file system has no links
+            if _opened(path, shape) is None:
+                os.replace(draft, path)
 
 
 def _interpolation(pixels: slice, blocks: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from data_prep.synthetic_rain import synthetic_rain
 from nowcast.data.grid import Grid
 from nowcast.data.motion import ESTIMATOR_VERSION, estimate_motion
 from nowcast.errors import DataError
+from nowcast.training import motions
 from nowcast.training.motions import Motions
 from nowcast.training.packed import PackedArchive
 
@@ -121,6 +123,44 @@ def test_room_is_taken_where_the_system_cannot_reserve_it(
     Motions(archive, 3).prepare()
     found = (archive.folder / kept_name()).stat()
     assert found.st_blocks * 512 >= found.st_size and not np.load(archive.folder / kept_name()).any()
+
+
+def test_two_processes_that_begin_together_fill_one_file(
+    archive: PackedArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Motions(archive, 3), Motions(archive, 3)
+    make, begun = motions.make_array, []
+
+    def meanwhile(*arguments: Any, **named: Any) -> Any:
+        made = make(*arguments, **named)
+        if not begun:
+            begun.append(second)
+            second.prepare()
+        return made
+
+    monkeypatch.setattr(motions, "make_array", meanwhile)
+    first.prepare()
+    crop = 2, slice(0, 40), slice(0, 40)
+    seen = first.crop(*crop)
+    monkeypatch.setattr(motions, "estimate_motion", lambda frames: pytest.fail("estimated again"))
+    for one in (second, Motions(archive, 3)):
+        np.testing.assert_array_equal(one.crop(*crop), seen)
+
+
+@pytest.mark.parametrize("before", ["nothing", "damage"])
+def test_a_file_system_without_links_will_do(
+    archive: PackedArchive, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*names: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if before == "damage":
+        (archive.folder / kept_name()).write_bytes(b"half")
+    monkeypatch.setattr(os, "link", no_links)
+    crop = 2, slice(0, 40), slice(0, 40)
+    seen = Motions(archive, 3).crop(*crop)
+    monkeypatch.setattr(motions, "estimate_motion", lambda frames: pytest.fail("estimated again"))
+    np.testing.assert_array_equal(Motions(archive, 3).crop(*crop), seen)
 
 
 def test_it_travels_to_a_worker_without_its_open_file(archive: PackedArchive) -> None:
