@@ -10,6 +10,13 @@ import click
 from cli.options import TIME, echo_json, json_option, overwrite_option
 
 DAYS_SHOWN, GAPS_SHOWN, REASONS_SHOWN, FINDINGS_SHOWN = 14, 5, 10, 50
+STEP_TEXT = {
+    "rain_threshold_mmh": "rain below {:g} mm/h made dry",
+    "rate_cap_mmh": "rates capped at {:g} mm/h",
+    "quality_index_minimum": "quality index of {:g} or more",
+    "clutter_mask": "clutter mask {}",
+    "speckle_neighbours": "wet pixels with fewer than {:g} wet neighbours made dry",
+}
 # Threads that read for --check: decoding does not keep other threads waiting.
 CHECK_WORKERS = 8
 
@@ -265,19 +272,28 @@ def _print_archive(values: dict[str, Any]) -> None:
     if quantity["read_options"]:
         _line("read with", ", ".join(f"{name} = {value}" for name, value in quantity["read_options"].items()))
     _line("grid", f"{rows}x{columns} pixels of {grid['pixel_km'][0]:.4g}x{grid['pixel_km'][1]:.4g} km")
-    _line("projection", f"{grid['projection'] or 'in crs_wkt'} ({grid['crs']})")
+    named = f" ({grid['crs']})" if grid["crs"] != "unknown" else ""
+    _line("projection", f"{grid['projection'] or 'in crs_wkt'}{named}")
     northwest, _, _, southeast = grid["corners_lon_lat"]
-    _line("corners", f"NW {northwest[0]:.2f}E {northwest[1]:.2f}N, SE {southeast[0]:.2f}E {southeast[1]:.2f}N")
+    _line("corners", f"NW {_place(northwest)}, SE {_place(southeast)}")
     _line("time", f"{values['time']['first']} to {values['time']['last']} UTC, step {values['step_minutes']:g} min")
     _line("frames", ", ".join(f"{number} {name}" for name, number in values["frames"].items() if number))
-    _line("runs", f"{values['runs']} without a gap, the longest {values['longest_run']} frames")
-    _line("windows", f"{values['windows']} of {values['window_length']} frames")
-    _line("gaps", f"{gaps['number']} of {gaps['frames']} frames together" if gaps["number"] else "none")
+    _list_some(
+        [
+            f"{frame['time']}: partial, {_percent(frame['valid_share'])} of the usual pixels are valid"
+            for frame in values["partial"]
+        ]
+    )
+    _line("runs", f"{values['runs']} without a gap, the longest {_frames(values['longest_run'])}")
+    _line("windows", f"{values['windows']} of {_frames(values['window_length'])}")
+    _line("gaps", f"{gaps['number']}, together {_frames(gaps['frames'])}" if gaps["number"] else "none")
     for gap in gaps["longest"][:GAPS_SHOWN]:
-        _line("", f"{gap['first']} to {gap['last']}: {gap['frames']} frames")
+        _line("", f"{gap['first']} to {gap['last']}: {_gap(gap)}")
+    if gaps["number"] > GAPS_SHOWN:
+        _line("", f"and {gaps['number'] - GAPS_SHOWN} shorter (--json lists the {len(gaps['longest'])} longest)")
     _line("rain", f"{100 * rain['wet_share']:.2f} % wet (0.1 mm/h and more), maximum {rain['maximum_mm_h']:.1f} mm/h")
     if rain["frames_measured"] < values["frames"]["present"]:
-        _line("", f"from a sample of {rain['frames_measured']} frames")
+        _line("", f"from a sample of {_frames(rain['frames_measured'])}")
     for day in rain["days"][:DAYS_SHOWN]:
         share = f"{100 * day['wet_share']:.2f} % wet, maximum {day['maximum_mm_h']:.1f} mm/h"
         _line("", f"{day['date']}: {day['present']} of {day['slots']} frames, {share if day['present'] else 'nothing'}")
@@ -286,26 +302,54 @@ def _print_archive(values: dict[str, Any]) -> None:
     shares = {name: f"{100 * share:.1f} % {name.replace('_', ' ')}" for name, share in mask.items()}
     _line("pixels", ", ".join(shares.values()))
     odd = values["implausible"]
-    _line("implausible", f"{len(odd)} frames unlike those around them" if odd else "no frame is unlike its neighbours")
-    for frame in odd[:GAPS_SHOWN]:
-        _line("", f"{frame['time']}: {frame['reason']}")
+    _line("implausible", f"{_frames(len(odd))} unlike the others" if odd else "no frame is unlike the others")
+    _list_some([f"{frame['time']}: {frame['reason']}" for frame in odd])
     for finding in values.get("check", {}).get("findings", [])[:FINDINGS_SHOWN]:
         _line("damaged", ": ".join(part for part in (finding["time"], finding["reason"], finding["file"]) if part))
     if "check" in values and not values["check"]["findings"]:
-        _line("check", f"{values['check']['frames']} frames read, each as it was written")
+        _line("check", f"{_frames(values['check']['frames'])} read, each as it was written")
     _print_quality(values["quality"])
     _print_files(values["files"])
     if "clutter" in values:
         _line("clutter", f"{values['clutter']['pixels']} pixels, written to {values['clutter']['file']}")
 
 
+def _frames(number: int) -> str:
+    return f"{number} frame" + ("s" if number != 1 else "")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _gap(gap: dict[str, Any]) -> str:
+    bad = "" if not gap["bad"] else ", bad" if gap["bad"] == gap["frames"] else f", {gap['bad']} of them bad"
+    return _frames(gap["frames"]) + bad
+
+
+def _place(lon_lat: list[float]) -> str:
+    lon, lat = lon_lat
+    # Longitudes of a grid may run beyond 180.
+    lon = (lon + 180) % 360 - 180
+    return f"{abs(lon):.2f}{'E' if lon >= 0 else 'W'} {abs(lat):.2f}{'N' if lat >= 0 else 'S'}"
+
+
+def _list_some(lines: list[str]) -> None:
+    for line in lines[:GAPS_SHOWN]:
+        _line("", line)
+    if len(lines) > GAPS_SHOWN:
+        _line("", f"and {len(lines) - GAPS_SHOWN} more (--json lists all)")
+
+
 def _print_quality(quality: dict[str, Any]) -> None:
-    steps = [f"{name.replace('_', ' ')} {value}" for name, value in quality["steps"].items() if value != "off"]
+    from nowcast.data.frame_measures import CHANGES
+
+    steps = [STEP_TEXT[name].format(value) for name, value in quality["steps"].items() if value != "off"]
     _line("quality", ", ".join(steps) or "every step off")
     for name, pixels in quality["pixels_changed"].items():
         if pixels:
-            frames = quality["frames_changed"][name]
-            _line("", f"{pixels} pixels {name.replace('_', ' ')} in {frames} frame{'s' if frames != 1 else ''}")
+            what = CHANGES[name] if pixels != 1 else CHANGES[name].replace("pixels", "pixel", 1)
+            _line("", f"{pixels} {what}, in {_frames(quality['frames_changed'][name])}")
 
 
 def _print_files(files: dict[str, Any]) -> None:
@@ -313,6 +357,7 @@ def _print_files(files: dict[str, Any]) -> None:
     _line("files", counts or "not recorded")
     for reason in files["by_reason"][:REASONS_SHOWN]:
         _line("", f"{reason['files']} {reason['status']}: {reason['example']}")
+    _list_some([f"look at {suspect['file']}: {suspect['suspicion']}" for suspect in files["suspects"]])
     for entry in files.get("entries", []):
         detail = entry["reason"] or f"{len(entry['times'])} frames, {entry['duplicates']} duplicates"
         detail += f"; look at it: {entry['suspicion']}" if entry["suspicion"] else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nowcast.data.archive import STATUS, RadarArchive
+from nowcast.data.archive import BAD, PARTIAL, STATUS, RadarArchive
 from nowcast.data.frame_measures import CHANGES
 from nowcast.data.plausibility import COMPARED, implausible_frames
 from nowcast.data.windows import present_runs, window_report
@@ -45,6 +45,8 @@ def inspect_archive(archive: RadarArchive, *, window_length: int) -> dict[str, A
     valid_share = archive.valid_share()
     report = window_report(present, window_length)
     dy, dx = archive.grid.pixel_size_km
+    valid = archive.series("valid_pixels").astype(np.float64)
+    usual = float(np.median(valid[present])) if present.any() else float("nan")
     attributes = dict(archive.attrs)
     return {
         "kind": "archive",
@@ -71,6 +73,11 @@ def inspect_archive(archive: RadarArchive, *, window_length: int) -> dict[str, A
         "time": {"first": str(archive.times[0]), "last": str(archive.times[-1])},
         "frames": {name: int(np.count_nonzero(archive.status == code)) for code, name in enumerate(STATUS)},
         "slots": int(archive.times.size),
+        "partial": [
+            {"time": str(archive.times[index]), "valid_share": float(valid[index] / usual)}
+            for index in np.flatnonzero(archive.status == PARTIAL)
+        ],
+        "bad": [str(time) for time in archive.times[archive.status == BAD]],
         "gaps": _gaps(archive),
         "runs": report.runs,
         "longest_run": report.longest_run,
@@ -78,7 +85,7 @@ def inspect_archive(archive: RadarArchive, *, window_length: int) -> dict[str, A
         "windows": report.windows,
         "rain": {
             "frames_measured": int(np.count_nonzero(~np.isnan(archive.series("wet_share")[present]))),
-            "wet_share": _mean(archive.series("wet_share")[present]),
+            "wet_share": _wet_share(archive, present),
             "maximum_mm_h": _maximum(archive.series("maximum_rate")[present]),
             "days": [vars(day) for day in days_of(archive)],
         },
@@ -102,19 +109,18 @@ def inspect_archive(archive: RadarArchive, *, window_length: int) -> dict[str, A
 def days_of(archive: RadarArchive) -> list[Day]:
     """Coverage and rain of each UTC day."""
     dates = archive.times.astype("datetime64[D]")
-    wet, valid = archive.series("wet_share").astype(np.float64), archive.series("valid_pixels").astype(np.float64)
+    valid = archive.series("valid_pixels")
     largest = archive.series("maximum_rate")
     days = []
     for date in np.unique(dates):
         here = dates == date
         rows = here & archive.present & (valid > 0)
-        wet_pixels, pixels = float(np.sum(wet[rows] * valid[rows])), float(np.sum(valid[rows]))
         days.append(
             Day(
                 date=str(date),
                 present=int(np.count_nonzero(archive.present[here])),
                 slots=int(np.count_nonzero(here)),
-                wet_share=wet_pixels / pixels if pixels else float("nan"),
+                wet_share=_wet_share(archive, rows),
                 maximum_mm_h=_maximum(largest[rows]),
             )
         )
@@ -139,6 +145,7 @@ def _gaps(archive: RadarArchive) -> dict[str, Any]:
                 "first": str(archive.times[runs[n, 0]]),
                 "last": str(archive.times[runs[n, 1] - 1]),
                 "frames": int(lengths[n]),
+                "bad": int(np.count_nonzero(archive.status[runs[n, 0] : runs[n, 1]] == BAD)),
             }
             for n in longest
         ],
@@ -187,9 +194,12 @@ def _corners(archive: RadarArchive) -> list[list[float]]:
     return [[round(float(lon), 4), round(float(lat), 4)] for lon, lat in zip(x, y, strict=True)]
 
 
-def _mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean(dtype=np.float64)) if finite.size else float("nan")
+def _wet_share(archive: RadarArchive, frames: np.ndarray) -> float:
+    """Of all valid pixels of some frames; NaN where there are none."""
+    wet = archive.series("wet_share")[frames].astype(np.float64)
+    valid = np.where(np.isnan(wet), 0, archive.series("valid_pixels")[frames])
+    pixels = float(valid.sum())
+    return float(np.sum(np.nan_to_num(wet) * valid)) / pixels if pixels else float("nan")
 
 
 def _maximum(values: np.ndarray) -> float:

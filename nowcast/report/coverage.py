@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Patch
 
-from nowcast.data.archive import PARTIAL, RadarArchive
+from nowcast.data.archive import BAD, PARTIAL, RadarArchive
 from nowcast.data.grid import Grid
 from nowcast.data.inspection import days_of
 from nowcast.report.colours import NO_DATA
@@ -17,7 +18,9 @@ from nowcast.report.plot import FAINT, INK, draw_frame, draw_legend
 
 # Inches; the maps take what their grid needs of the height, up to this.
 WIDTH, HEAD, FOOT, MAP_WIDTH, TALLEST_MAP = 10.0, 4.15, 1.0, 4.3, 4.3
-PRESENT_COLOUR, PARTIAL_COLOUR, BAR_COLOUR = "#3072c1", "#e08214", "#61a5f0"
+PRESENT_COLOUR, PARTIAL_COLOUR, BAD_COLOUR, BAR_COLOUR = "#3072c1", "#e08214", "#b2182b", "#61a5f0"
+# A frame in a column of many is drawn as high as this, or it is not seen.
+LEAST_SHARE = 0.15
 # Of the valid share: pixels that are never valid are grey as everywhere, those that always are nearly white.
 SHARE_COLOURS = LinearSegmentedColormap.from_list("valid share", ["#7f2704", "#e08214", "#fee8c8", "#f2f7fc"])
 # Columns of the coverage strip: what a page shows.
@@ -51,20 +54,43 @@ def archive_figure(archive: RadarArchive) -> Figure:
 
 
 def _draw_coverage(axes: Axes, archive: RadarArchive) -> None:
-    """A strip of time: the share of frames that are present, dark; gaps stay grey."""
+    """A strip of time: in each column the shares of whole, partial and bad frames from below; gaps stay grey."""
     number = archive.times.size
     edges = np.unique(np.linspace(0, number, min(STRIP_COLUMNS, number) + 1).astype(int))
-    present = np.add.reduceat(archive.present.astype(float), edges[:-1]) / np.diff(edges)
-    partial = np.add.reduceat((archive.status == PARTIAL).astype(float), edges[:-1]) > 0
-    for left, right, share, is_partial in zip(edges[:-1], edges[1:], present, partial, strict=True):
-        axes.axvspan(left, right, color=NO_DATA, lw=0)
-        if share > 0:
-            colour = PARTIAL_COLOUR if is_partial else PRESENT_COLOUR
-            axes.axvspan(left, right, color=colour, lw=0, ymax=max(share, 0.05))
+    kinds = {
+        "whole": (PRESENT_COLOUR, archive.present & (archive.status != PARTIAL)),
+        "partial": (PARTIAL_COLOUR, archive.status == PARTIAL),
+        "bad": (BAD_COLOUR, archive.status == BAD),
+    }
+    axes.set_facecolor(NO_DATA)
+    bottom = np.zeros(edges.size - 1)
+    for colour, frames in kinds.values():
+        share = np.add.reduceat(frames.astype(float), edges[:-1]) / np.diff(edges)
+        share = np.where(share > 0, np.maximum(share, LEAST_SHARE), 0.0)
+        # What does not fit above is drawn over what is below it.
+        start = np.minimum(bottom, 1 - share)
+        axes.bar(edges[:-1], share, np.diff(edges), start, align="edge", color=colour, lw=0)
+        bottom = start + share
     axes.set(xlim=(0, number), ylim=(0, 1), yticks=[])
     _time_ticks(axes, archive)
-    frames = f"{int(archive.present.sum())} of {number} frames"
-    axes.set_title(f"{frames}; grey: gap, orange: partial", fontsize=9, color=INK, loc="left")
+    axes.set_title(f"{int(archive.present.sum())} of {number} frames", fontsize=9, color=INK, loc="left")
+    words = {"whole": "whole", "partial": "partial", "bad": "bad: a file came and was of no use"}
+    swatches = [Patch(color=colour, label=words[name]) for name, (colour, frames) in kinds.items() if frames.any()]
+    if archive.status.size > sum(int(frames.sum()) for _, frames in kinds.values()):
+        swatches.append(Patch(color=NO_DATA, label="missing"))
+    axes.legend(
+        handles=swatches,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=4,
+        frameon=False,
+        fontsize=7.5,
+        handlelength=1,
+        handleheight=1,
+        borderaxespad=0.2,
+        columnspacing=1.2,
+        labelcolor=INK,
+    )
 
 
 def _draw_days(axes: Axes, archive: RadarArchive) -> None:

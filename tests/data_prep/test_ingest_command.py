@@ -153,7 +153,8 @@ def test_inspect_says_what_each_quality_step_changed_and_which_are_off(tmp_path:
     assert quality["frames_changed"]["clutter"] == 2 and quality["frames_changed"]["capped"] == 1
     assert quality["steps"]["quality_index_minimum"] == "off" and quality["steps"]["rate_cap_mmh"] == 1.5
     text = inspect(tmp_path / "a.zarr").stdout
-    assert "8 pixels capped in 1 frame" in text and "2 pixels clutter in 2 frames" in text
+    assert "8 pixels brought down to the rain rate cap, in 1 frame" in text and "capped at 1.5 mm/h" in text
+    assert "2 pixels made missing by the static clutter mask, in 2 frames" in text
 
 
 def test_inspect_names_what_is_not_there(tmp_path: Path) -> None:

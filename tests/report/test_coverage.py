@@ -1,59 +1,63 @@
-"""The picture of an archive: gaps where they are, a mask, and a frame on any grid, a satellite's included."""
+"""The picture of an archive: each kind of slot has its colour, and they stand where they are in time."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import pytest
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
 
-from nowcast.data.archive import RadarArchive, open_archive
-from nowcast.data.archive_writer import write_archive
+from nowcast.data.archive import open_archive
+from nowcast.data.archive_writer import ArchiveWriter
+from nowcast.data.encoded_frame import encode_frame
 from nowcast.data.grid import Grid
-from nowcast.report.coverage import PARTIAL_COLOUR, PRESENT_COLOUR, archive_figure
-from nowcast.report.graticule import graticule
+from nowcast.data.inspection import inspect_archive
+from nowcast.report.coverage import BAD_COLOUR, PARTIAL_COLOUR, PRESENT_COLOUR, archive_figure
 
-START = np.datetime64("2018-06-01T23:00:00", "s")
-SATELLITE = Grid.from_corner(
-    -3_300_000.0, 4_600_000.0, 60_000.0, 60_000.0, (50, 110), "+proj=geos +h=35785831 +lon_0=0 +sweep=y +type=crs"
-)
+START, STEP = np.datetime64("2024-05-01T12:00", "s"), np.timedelta64(300, "s")
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> RadarArchive:
-    """Eight slots over midnight: two missing, one partial; a disc that the satellite sees."""
-    latitude, _ = SATELLITE.lat_lon()
-    rain = np.where(np.isfinite(latitude), 0.0, np.nan).astype(np.float32) * np.ones((8, 1, 1), dtype=np.float32)
-    rain[3, 30:40] = 2.0
-    rain[6, 25:] = np.nan
-    present = np.array([1, 1, 0, 1, 1, 0, 1, 1], dtype=bool)
-    return open_archive(
-        write_archive(
-            tmp_path / "a.zarr", rain, first_time=START, step=np.timedelta64(900, "s"), grid=SATELLITE, present=present
-        )
-    )
+def gappy(path: Path) -> Path:
+    """Twelve slots: 2 partial, 5 bad, 7 and 8 missing, the others whole."""
+    grid = Grid.from_corner(0.0, 20_000.0, 1000.0, 1000.0, (20, 30), "EPSG:3067")
+    with ArchiveWriter.create(path, grid, first_time=START, step=STEP) as writer:
+        for slot in set(range(12)) - {5, 7, 8}:
+            field = np.full((20, 30), 1.0, dtype=np.float32)
+            field[: 4 if slot == 2 else 0] = np.nan
+            writer.put(encode_frame(START + slot * STEP, field))
+        writer.commit()
+        writer.mark_bad(START + 5 * STEP)
+    return path
 
 
-def test_the_picture_shows_gaps_days_mask_and_the_wettest_frame(archive: RadarArchive) -> None:
-    figure = archive_figure(archive)
-    figure.draw_without_rendering()
-    coverage, days, share, frame = figure.axes[:4]
-    colours = [patch.get_facecolor()[:3] for patch in coverage.patches]
-    of = [tuple(int(code[n : n + 2], 16) / 255 for n in (1, 3, 5)) for code in (PRESENT_COLOUR, PARTIAL_COLOUR)]
-    assert [sum(np.allclose(colour, one) for colour in colours) for one in of] == [5, 1]
-    assert [label.get_text() for label in days.get_xticklabels()] == ["2018-06-01", "2018-06-02"]
-    mask = share.images[0].get_array()
-    assert mask is not None and np.ma.getmaskarray(mask)[0, 0] and not np.ma.getmaskarray(mask)[40, 50]
-    assert frame.get_title(loc="left").endswith(f"{START + 3 * np.timedelta64(900, 's')} UTC")
-    labels = [label.get_window_extent() for label in coverage.get_xticklabels()]
-    assert labels[0].x0 >= 0 and labels[-1].x1 <= figure.bbox.x1
-    for axes in (share, frame):
-        box = axes.get_position()
-        assert box.width == pytest.approx(0.43, abs=0.01) and box.height > 0.1
+def test_the_strip_of_time_has_a_colour_for_each_kind_of_slot(tmp_path: Path) -> None:
+    figure = archive_figure(open_archive(gappy(tmp_path / "a.zarr")))
+    strip = figure.axes[0]
+    drawn = {
+        (to_hex(bar.get_facecolor()), round(bar.get_x()))
+        for bar in strip.patches
+        if isinstance(bar, Rectangle) and bar.get_height() > 0
+    }
+    whole = {(PRESENT_COLOUR, slot) for slot in (0, 1, 3, 4, 6, 9, 10, 11)}
+    assert drawn == whole | {(PARTIAL_COLOUR, 2), (BAD_COLOUR, 5)}
+    said = [text.get_text() for text in strip.get_legend().get_texts()]
+    assert said == ["whole", "partial", "bad: a file came and was of no use", "missing"]
 
 
-def test_lines_that_leave_the_earth_at_the_edge_are_named_where_they_are_seen(archive: RadarArchive) -> None:
-    """The western edge of the grid sees the Earth in its lower part alone."""
-    named = [line for line in graticule(archive.grid) if line.at_km is not None]
-    assert {line.edge for line in named} == {"bottom", "left"}
-    assert all(np.isfinite(line.at_km) for line in named if line.at_km is not None)
+def test_the_times_of_partial_and_bad_slots_are_told(tmp_path: Path) -> None:
+    said = inspect_archive(open_archive(gappy(tmp_path / "a.zarr")), window_length=2)
+    assert said["partial"] == [{"time": "2024-05-01T12:10:00", "valid_share": 0.8}]
+    assert said["bad"] == ["2024-05-01T12:25:00"]
+    assert [(gap["frames"], gap["bad"]) for gap in said["gaps"]["longest"]] == [(2, 0), (1, 1)]
+
+
+def test_the_wet_share_counts_pixels_and_not_frames(tmp_path: Path) -> None:
+    grid = Grid.from_corner(0.0, 20_000.0, 1000.0, 1000.0, (20, 30), "EPSG:3067")
+    with ArchiveWriter.create(tmp_path / "a.zarr", grid, first_time=START, step=STEP) as writer:
+        half = np.full((20, 30), np.nan, dtype=np.float32)
+        half[:10] = 1.0
+        writer.put(encode_frame(START, half))
+        writer.put(encode_frame(START + STEP, np.zeros((20, 30), dtype=np.float32)))
+    said = inspect_archive(open_archive(tmp_path / "a.zarr"), window_length=2)
+    assert said["rain"]["wet_share"] == said["rain"]["days"][0]["wet_share"] == 1 / 3
