@@ -5,8 +5,10 @@ Values are decoded here and not by xarray: a packed value must be the float32 ne
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import cftime
@@ -29,6 +31,9 @@ MARSHALL_PALMER = ZRelation(200.0, 1.6)
 # Which of `ReadOptions` CF files heed.
 CF_OPTIONS = ("z_relation", "accumulation_minutes", "variable", "missing_values", "time_pattern")
 _CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
+# Whole seconds since a date of which all calendars of `_CALENDARS` think alike, and how far from it they still do.
+_SECONDS_SINCE = re.compile(r"seconds since ((?:19|20)\d\d-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d)(?:Z| ?UTC)?)?")
+_FAR_SECONDS = 9e9
 # A value this little below zero is rounding of a packed or computed dry pixel [mm/h].
 _ROUNDING_MM_H = 1e-4
 
@@ -194,6 +199,10 @@ def decode_times(source: Source, coordinate: CfVariable, **above: Any) -> np.nda
     fill = coordinate.attributes.get("_FillValue")
     if not np.all(np.isfinite(values)) or (fill is not None and np.any(values == fill)):
         raise source.error(f"time {coordinate.name!r} holds missing values")
+    if values.dtype.kind in "iu":
+        epoch = _plain_epoch(units)
+        if epoch is not None and np.all(np.abs(values.astype(np.float64)) < _FAR_SECONDS):
+            return epoch + values.ravel().astype(np.int64).astype("timedelta64[s]")
     try:
         dates = cftime.num2date(
             values.ravel(), units, calendar, only_use_cftime_datetimes=False, only_use_python_datetimes=True
@@ -202,6 +211,21 @@ def decode_times(source: Source, coordinate: CfVariable, **above: Any) -> np.nda
         raise source.error(f"time {coordinate.name!r} cannot be decoded: {error}") from error
     microseconds = np.array([np.datetime64(date, "us") for date in dates])
     return (microseconds + np.timedelta64(500_000, "us")).astype("datetime64[s]")
+
+
+@lru_cache(maxsize=8)
+def _plain_epoch(units: str) -> np.datetime64 | None:
+    """The date in units of whole seconds UTC since 1900 or later; None for others, which are left to cftime.
+
+    cftime takes as long over one time as netCDF over a small field.
+    """
+    date = _SECONDS_SINCE.fullmatch(units)
+    if date is None:
+        return None
+    try:
+        return np.datetime64(f"{date.group(1)}T{date.group(2) or '00:00:00'}", "s")
+    except ValueError:
+        return None
 
 
 def _depth_intervals(

@@ -6,13 +6,17 @@ import gzip
 from pathlib import Path
 from typing import Any
 
+import cftime
 import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
 
+from data_prep.readers.cf_dataset import CfVariable
+from data_prep.readers.cf_netcdf import decode_times
 from data_prep.readers.options import BoundingBox, ReadOptions
 from data_prep.readers.registry import detect_format, read_frames
+from data_prep.readers.source import Source
 from nowcast.data.units import ZRelation
 from nowcast.errors import DataError
 from tests.data_prep.readers.reader_files import write_netcdf
@@ -301,3 +305,33 @@ def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
         path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
         with pytest.raises(DataError):
             read_all(path)
+
+
+@pytest.mark.parametrize(
+    ("units", "value"),
+    [
+        ("seconds since 1970-01-01 00:00:00 UTC", 1529104320),
+        ("seconds since 1970-01-01T00:00:00Z", 1529104320),
+        ("seconds since 1970-01-01", np.int32(-5)),
+        ("seconds since 2018-06-16 01:02:03", np.uint16(65535)),
+        # Not plain: another unit, another zone, a date that is none, a time before the calendars agree.
+        ("hours since 1970-01-01 00:00:00", 424751),
+        ("seconds since 1970-01-01 00:00:00 +01:00", 1529104320),
+        ("seconds since 1970-1-1 0:0:0", 1529104320),
+        ("seconds since 1950-01-01", -12_000_000_000),
+        ("seconds since 1970-01-01", 0.4),
+    ],
+)
+def test_times_are_those_of_cftime(units: str, value: float) -> None:
+    coordinate = CfVariable("time", (), (), np.asarray(value).dtype, lambda: {"units": units}, lambda _: value)
+    (found,) = decode_times(Source("a.nc"), coordinate)
+    date = cftime.num2date(value, units, "standard", only_use_cftime_datetimes=False)
+    assert found == np.datetime64(date.isoformat()).astype("datetime64[s]")
+
+
+def test_a_date_that_is_none_is_said() -> None:
+    coordinate = CfVariable(
+        "time", (), (), np.dtype("i4"), lambda: {"units": "seconds since 1970-02-30 00:00:00"}, lambda _: np.int32(7)
+    )
+    with pytest.raises(DataError, match="time 'time' cannot be decoded"):
+        decode_times(Source("a.nc"), coordinate)
