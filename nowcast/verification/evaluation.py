@@ -7,6 +7,7 @@ Scores are derived when they are asked for.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ from nowcast.verification.measures import ModelSums, merge_sums, read_sums, writ
 from nowcast.verification.scores import csi, pool
 
 FORMAT = "nowcast-evaluation-1"
+# The entry of evaluation.json with the digests of the other files; folders of before have none.
+DIGESTS = "sha256"
 # Entries of the provenance that are united when evaluations merge; the others must be the same.
 MERGED = ("sources", "models", "left_out", "versions")
 COUNTS, SUMS, EXAMPLES, SCORES, DESCRIPTION = "counts.nc", "sums.nc", "examples.nc", "scores.csv", "evaluation.json"
@@ -112,7 +115,9 @@ class Evaluation:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(score_rows(self))
-        text = json.dumps({"format": FORMAT, **self.provenance}, indent=2, sort_keys=True, allow_nan=False)
+        digests = {name: _digest(folder / name) for name in (COUNTS, SUMS, EXAMPLES)}
+        held = {"format": FORMAT, DIGESTS: digests, **self.provenance}
+        text = json.dumps(held, indent=2, sort_keys=True, allow_nan=False)
         (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -129,14 +134,33 @@ class Evaluation:
             raise DataError(
                 f"{folder} is not an evaluation: {error}", "give a folder that `nowcast evaluate -o` made"
             ) from error
-        if provenance.pop("format", None) != FORMAT:
+        if not isinstance(provenance, dict) or provenance.pop("format", None) != FORMAT:
             raise DataError(f"{folder / DESCRIPTION} is of another format than {FORMAT}", "evaluate again")
+        _require_whole(folder, provenance.pop(DIGESTS, {}))
+        absent = [key for key in (*MERGED, "pixel_km") if key not in provenance]
+        if absent:
+            raise DataError(f"{folder / DESCRIPTION} says nothing of {', '.join(absent)}: damaged", "evaluate again")
         return cls(
             ContingencyCounts.load(folder / COUNTS),
             read_sums(folder / SUMS),
             provenance,
             _read_examples(folder / EXAMPLES),
         )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_whole(folder: Path, digests: Mapping[str, str]) -> None:
+    """Refuse damaged files before they are opened: some would be read for other numbers, and some for ever."""
+    for name, digest in digests.items():
+        if (folder / name).is_file() and _digest(folder / name) != digest:
+            raise DataError(
+                f"{folder / name} cannot be read: it is damaged, its bytes are not those that were written",
+                "evaluate again",
+            )
 
 
 def merge_evaluations(parts: Sequence[Evaluation], names: Sequence[str] | None = None) -> Evaluation:

@@ -600,6 +600,29 @@ def test_damaged_folders_are_refused_by_name(tmp_path: Path, whole: Evaluation) 
         Evaluation.load(folder)
 
 
+@pytest.mark.parametrize("name", ["counts.nc", "sums.nc", "examples.nc"])
+def test_a_byte_that_changed_is_found_before_it_becomes_a_number(tmp_path: Path, whole: Evaluation, name: str) -> None:
+    folder = whole.save(tmp_path / "skill")
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name} cannot be read: it is damaged"):
+        Evaluation.load(folder)
+
+
+def test_an_evaluation_of_before_loads_without_digests(tmp_path: Path, whole: Evaluation) -> None:
+    folder = whole.save(tmp_path / "skill")
+    values = json.loads((folder / "evaluation.json").read_text())
+    assert set(values.pop("sha256")) == {"counts.nc", "sums.nc", "examples.nc"}
+    (folder / "evaluation.json").write_text(json.dumps(values))
+    assert Evaluation.load(folder).counts.equals(whole.counts)
+    del values["models"]
+    for content, message in ((values, "says nothing of models"), ([], "of another format")):
+        (folder / "evaluation.json").write_text(json.dumps(content))
+        with pytest.raises(DataError, match=message):
+            Evaluation.load(folder)
+
+
 def test_evaluations_that_contradict_each_other_do_not_merge(tmp_path: Path, place: Path, whole: Evaluation) -> None:
     other = far_archive(tmp_path / "mch.zarr", attributes={"zr_a": 200.0})
     with ArchiveWriter.append(other) as writer:
