@@ -76,9 +76,10 @@ class ForecastStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.close()
+        # Removed while it is held: afterwards it may be another writer's.
         if self.is_complete:
             Path(self._lock.name).unlink(missing_ok=True)
+        self._lock.close()
 
     @property
     def is_complete(self) -> bool:

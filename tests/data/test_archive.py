@@ -15,9 +15,9 @@ import pytest
 import xarray as xr
 from numcodecs.zstd import Zstd
 
-from nowcast.data import archive_store
+from nowcast.data import archive_store, archive_writer
 from nowcast.data.archive import MISSING, PARTIAL, PRESENT, ManifestEntry, open_archive
-from nowcast.data.archive_writer import ArchiveWriter, write_archive
+from nowcast.data.archive_writer import ArchiveWriter, lock_archive, write_archive
 from nowcast.data.encoded_frame import encode_frame
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
@@ -398,3 +398,23 @@ def test_a_damaged_frame_gives_way_to_any_other_and_the_counts_stay_right(tmp_pa
     assert archive.valid_share()[1, 1] == 3 / 4 and archive.valid_share()[2, 2] == 2 / 4
     with pytest.raises(DataError, match="cannot be decoded"):
         archive.frame(START + 2 * STEP)
+
+
+def test_a_lock_whose_file_is_removed_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two writers: the first removes the file, as it ends, between the second's opening and its locking."""
+    path, flock = tmp_path / "a.zarr", archive_writer.fcntl.flock
+    first = lock_archive(path)
+
+    def late(handle: Any, operation: int) -> None:
+        if not first.closed:
+            Path(first.name).unlink()
+            first.close()
+        flock(handle, operation)
+
+    monkeypatch.setattr(archive_writer.fcntl, "flock", late)
+    second = lock_archive(path)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="being written by another process"):
+        lock_archive(path)
+    second.close()
+    lock_archive(path).close()
