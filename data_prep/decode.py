@@ -87,7 +87,7 @@ class DecodedFile:
         positions: Of a long file, how many positions `decode_range` can choose from; None where it can be streamed
             alone.
         named_time: The time that its name seems to tell.
-        missing_package: The message of the extra that it needs.
+        missing_package: The error of the extra that it needs.
     """
 
     path: str
@@ -98,7 +98,7 @@ class DecodedFile:
     is_long: bool = False
     positions: int | None = None
     named_time: np.datetime64 | None = None
-    missing_package: tuple[str, str | None] | None = None
+    missing_package: MissingPackageError | None = None
 
 
 def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
@@ -126,7 +126,7 @@ def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
         return DecodedFile(path, stamp, format_name, is_long=True, positions=many.count)
     except MissingPackageError as error:
         reason = f"{error.message}: {error.hint}"
-        return DecodedFile(path, stamp, format_name, reason=reason, missing_package=(error.message, error.hint))
+        return DecodedFile(path, stamp, format_name, reason=reason, missing_package=error)
     except NowcastError as error:
         return DecodedFile(path, stamp, format_name, reason=with_hint(error, path))
     except OSError as error:

@@ -200,7 +200,7 @@ class _Run:
         self._lock = lock_archive(path)
         self._manifest: dict[str, ManifestEntry] = {}
         self._origin: dict[str, str] = {}
-        self._missing_package: tuple[str, str | None] | None = None
+        self._missing_package: MissingPackageError | None = None
         self._committed = time.monotonic()
         self._commit_cost = 0.0
         self._period: tuple[np.datetime64, np.datetime64] = (np.datetime64("NaT"), np.datetime64("NaT"))
@@ -516,10 +516,7 @@ class _Run:
         self.report.skipped = reasons
         missing = next((file.missing_package for file in read if file.missing_package), self._missing_package)
         if missing is not None:
-            error = MissingPackageError("", "", "")
-            error.message, error.hint = missing
-            error.args = (missing[0],)
-            return error
+            return missing
         shown = "; ".join(f"{file}: {reason}" for file, reason in reasons[:3])
         more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
         return DataError(

@@ -35,6 +35,11 @@ class MissingPackageError(NowcastError):
             f"{purpose} needs the package '{package}', which is not installed",
             f"pip install 'nowcast-pipeline[{extra}]'",
         )
+        self._made_of = package, extra, purpose
+
+    def __reduce__(self) -> tuple[type[MissingPackageError], tuple[str, str, str]]:
+        # Workers send it home; an exception is made anew from its message alone.
+        return MissingPackageError, self._made_of
 
 
 class MismatchError(NowcastError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -201,8 +202,10 @@ def test_a_missing_extra_is_named_when_nothing_else_can_be_used(
         raise MissingPackageError("eccodes", "grib", "reading GRIB")
 
     monkeypatch.setattr(decode, "read_frames", without_package)
-    with pytest.raises(MissingPackageError, match="nowcast-pipeline\\[grib\\]"):
+    with pytest.raises(MissingPackageError, match="nowcast-pipeline\\[grib\\]") as caught:
         run(path, tmp_path / "a.zarr")
+    # A worker process sends it home.
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_the_step_is_found_or_refused(tmp_path: Path) -> None:
