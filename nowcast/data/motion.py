@@ -1,7 +1,8 @@
 """How rain moves: a dense motion field from the last frames, and rain carried along it.
 
 Motion is (2, H, W) float32 [pixels per step]: along rows (positive to the south), then along columns (positive to the
-east). What becomes of the rain on its way is not the business of this module.
+east). What becomes of the rain on its way is not the business of this module; how it is traced and looked up is that of
+`nowcast.data.trajectories`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numba import njit
 from scipy import ndimage
 
+from nowcast.data.trajectories import Trajectories, value_at
 from nowcast.errors import DataError
 
 # Of `estimate_motion`: raised whenever it gives another motion for the same frames, so that motion kept somewhere by an
@@ -70,35 +72,34 @@ def estimate_motion(frames: np.ndarray) -> np.ndarray:
 def advect(fields: np.ndarray, motion: np.ndarray, num_leads: int) -> np.ndarray:
     """Rain carried 1, 2, ... `num_leads` steps along a constant motion field, (num_leads, H, W) float32.
 
-    Each pixel is traced back along the motion (semi-Lagrangian, midpoint rule) and looked up once, bilinearly, so that
-    blur does not add up. NaN where the rain would come from a missing pixel or from outside the frame:
-    nothing that is unknown becomes dry.
+    Each pixel is traced back along the motion and looked up once (see `Trajectories`). NaN where the rain would come
+    from a missing pixel or from outside the frame: nothing that is unknown becomes dry.
 
     Args:
-        fields: (H, W), (num_leads, H, W) with a field of its own for each lead, or (K, num_leads, H, W) with several,
-            which travel together at little cost and give (K, num_leads, H, W); any unit, NaN where missing.
+        fields: (H, W), or (num_leads, H, W) with a field of its own for each lead; any unit, NaN where missing.
         motion: (2, H, W) finite [pixels per step].
-
-    Source: Germann and Zawadzki (2002), doi 10.1175/1520-0493(2002)130<2859:SDOTPO>2.0.CO;2.
     """
     fields = np.asarray(fields, dtype=np.float32)
-    stacked = fields[(None,) * max(0, 4 - fields.ndim)]
-    if stacked.ndim != 4 or stacked.shape[1] not in (1, num_leads) or motion.shape != (2, *stacked.shape[2:]):
+    stacked = fields if fields.ndim == 3 else fields[None]
+    if stacked.ndim != 3 or len(stacked) not in (1, num_leads) or motion.shape != (2, *stacked.shape[1:]):
         raise ValueError(f"fields {fields.shape} and motion {motion.shape} do not give {num_leads} leads")
-    advected = np.empty((len(stacked), num_leads, *stacked.shape[2:]), dtype=np.float32)
-    _advect(stacked, np.ascontiguousarray(motion, dtype=np.float32), 1, advected)
-    return advected if fields.ndim == 4 else advected[0]
+    advected = np.empty((num_leads, *stacked.shape[1:]), dtype=np.float32)
+    trajectories = Trajectories(motion)
+    for lead in range(num_leads):
+        own = lead if len(stacked) > 1 else 0
+        trajectories.trace()
+        trajectories.bring(stacked[own : own + 1], out=advected[lead : lead + 1])
+    return advected
 
 
 def carry(field: np.ndarray, motion: np.ndarray, steps: int) -> np.ndarray:
     """The field (H, W) carried `steps` along the motion, or against it where negative; otherwise as `advect`."""
     if steps == 0:
         return np.array(field, dtype=np.float32)
-    carried = np.empty((1, 1, *field.shape), dtype=np.float32)
-    along = motion if steps > 0 else -motion
-    stacked = np.asarray(field, dtype=np.float32)[None, None]
-    _advect(stacked, np.ascontiguousarray(along, np.float32), abs(steps), carried)
-    return carried[0, 0]
+    trajectories = Trajectories(motion if steps > 0 else -motion)
+    for _ in range(abs(steps)):
+        trajectories.trace()
+    return trajectories.bring(field[None])[0]
 
 
 def _factors(shape: tuple[int, ...]) -> list[int]:
@@ -193,69 +194,11 @@ def _enlarged(fields: np.ndarray, shape: tuple[int, ...], factor: int) -> np.nda
 
 
 @njit(cache=True, nogil=True)
-def _at(field: np.ndarray, y: float, x: float) -> float:
-    """The field at a position [pixels], bilinear among the valid pixels; NaN where most of the weight is missing.
-
-    A pixel reaches half a pixel beyond its centre, so that much beyond the last centres is still inside.
-    """
-    rows, columns = field.shape
-    if not (-0.5 <= y <= rows - 0.5 and -0.5 <= x <= columns - 0.5):
-        return np.nan
-    y, x = min(max(y, 0.0), rows - 1.0), min(max(x, 0.0), columns - 1.0)
-    top, left = min(int(y), max(rows - 2, 0)), min(int(x), max(columns - 2, 0))
-    # A side of one pixel has no next one; its weight is 0 then.
-    next_row, next_column = min(1, rows - 1), min(1, columns - 1)
-    down, right = y - top, x - left
-    total = 0.0
-    weight = 0.0
-    for row in range(2):
-        for column in range(2):
-            share = (down if row else 1.0 - down) * (right if column else 1.0 - right)
-            value = field[top + row * next_row, left + column * next_column]
-            if not np.isnan(value):
-                total += share * value
-                weight += share
-    return total / weight if weight >= 0.5 else np.nan
-
-
-@njit(cache=True, nogil=True)
-def _motion_at(motion: np.ndarray, y: float, x: float) -> tuple[float, float]:
-    """Motion at a position [pixels], bilinear; beyond the frame that of its edge."""
-    rows, columns = motion.shape[1:]
-    y, x = min(max(y, 0.0), rows - 1.0), min(max(x, 0.0), columns - 1.0)
-    top, left = min(int(y), max(rows - 2, 0)), min(int(x), max(columns - 2, 0))
-    bottom, beside = min(top + 1, rows - 1), min(left + 1, columns - 1)
-    down, right = y - top, x - left
-    a, b, c, d = (1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right
-    dy = a * motion[0, top, left] + b * motion[0, top, beside]
-    dy += c * motion[0, bottom, left] + d * motion[0, bottom, beside]
-    dx = a * motion[1, top, left] + b * motion[1, top, beside]
-    dx += c * motion[1, bottom, left] + d * motion[1, bottom, beside]
-    return dy, dx
-
-
-@njit(cache=True, nogil=True)
 def _look_up(field: np.ndarray, displacement: np.ndarray) -> np.ndarray:
     """The field displaced: what lay `displacement` before each pixel."""
     moved = np.empty_like(field)
     for row in range(field.shape[0]):
         for column in range(field.shape[1]):
-            moved[row, column] = _at(field, row - displacement[0, row, column], column - displacement[1, row, column])
+            y, x = row - displacement[0, row, column], column - displacement[1, row, column]
+            moved[row, column] = value_at(field, y, x)
     return moved
-
-
-@njit(cache=True, nogil=True)
-def _advect(fields: np.ndarray, motion: np.ndarray, first: int, advected: np.ndarray) -> None:
-    """Fill `advected` (K, L, H, W) with the fields (K, L or 1, H, W) carried `first`, `first` + 1, ... steps."""
-    several, leads, rows, columns = advected.shape
-    for row in range(rows):
-        for column in range(columns):
-            y, x = float(row), float(column)
-            for step in range(1, first + leads):
-                dy, dx = _motion_at(motion, y, x)
-                dy, dx = _motion_at(motion, y - 0.5 * dy, x - 0.5 * dx)
-                y, x = y - dy, x - dx
-                if step >= first:
-                    lead = step - first
-                    for k in range(several):
-                        advected[k, lead, row, column] = _at(fields[k, lead if fields.shape[1] > 1 else 0], y, x)

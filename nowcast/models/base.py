@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from nowcast.models.base_features import (
     SCALES,
     VARIED,
+    Neighbourhoods,
     faded,
     log_odds,
-    neighbourhood_means,
     variability,
     without_gaps,
 )
@@ -46,17 +46,41 @@ class _Seen:
     """What the base sees of a batch.
 
     Attributes:
-        values: (B, 2 S + V, H, W) mean rain of the neighbourhoods, in the last frame and before it, and how it varies.
+        own: (B, K, S + 1, H, W) of each threshold: whether and how much of the neighbourhoods reached it. None for a
+            mean head.
+        shared: (B, 2 S + V, H, W) mean rain of the neighbourhoods, in the last frame and before it, and how it varies.
         faded: (B, L, H, W).
-        last, before: (B, 1, H, W) and (B, T - 1, H, W) values, for the shares above a threshold.
         valid: (B, 1, H, W) of the last frame.
     """
 
-    values: Tensor
+    own: Tensor | None
+    shared: Tensor
     faded: Tensor
-    last: Tensor
-    before: Tensor
     valid: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Base:
+    """What the base adds to a net: all of it but the faded rain, for all lead times, and what that counts.
+
+    Attributes:
+        fixed: (B, K, L, H, W).
+        faded: (B, L, H, W).
+        weight: (L, K, FADED), of the faded rain and of how far it is above the border.
+        borders: (K,), the value from which faded rain counts once more.
+    """
+
+    fixed: Tensor
+    faded: Tensor
+    weight: Tensor
+    borders: Tensor
+
+    def logits(self, leads: slice) -> Tensor:
+        """(B, L, K, H, W) of some lead times."""
+        value, excess = (self.weight[leads, :, part, None, None] for part in range(FADED))
+        field = self.faded[:, leads, None]
+        fixed = self.fixed[:, :, leads].transpose(1, 2)
+        return fixed + value * field + excess * _above(field, self.borders.view(-1, 1, 1))
 
 
 @dataclass(eq=False)
@@ -115,7 +139,8 @@ class WithBase(nn.Module):
         net.output.unit_features = True
         self.net = net
         self.num_leads = num_leads
-        features = 2 * len(SCALES) + len(VARIED) + FADED + (len(SCALES) + 1 if borders else 0)
+        self._own_features = len(SCALES) + 1 if borders else 0
+        features = self._own_features + 2 * len(SCALES) + len(VARIED) + FADED
         self.register_buffer("borders", torch.tensor([float(border) - ROUNDING for border in borders]))
         self.register_buffer("center", torch.zeros(num_leads, channels, features))
         self.register_buffer("spread", torch.ones(num_leads, channels, features))
@@ -128,33 +153,44 @@ class WithBase(nn.Module):
 
     def forward_logits(self, frames: Tensor, num_frames: int) -> Tensor:
         """The forecast before the sigmoid, nested along K."""
-        logits = self.net.forward_logits(frames, num_frames) + self.base_logits(frames, num_frames)  # type: ignore[operator]
-        # The sum of nested logits and a base need not be nested. Slice by slice: cummin is slow on the CPU.
-        return torch.stack(list(itertools.accumulate(logits.unbind(dim=-3), torch.minimum)), dim=-3)
+        return _nested(self.net.forward_logits(frames, num_frames) + self.base_logits(frames, num_frames))  # type: ignore[operator]
+
+    def lead_logits(self, frames: Tensor, num_frames: int) -> Iterator[Tensor]:
+        """`forward_logits` one lead time after the other, (B, K, H, W)."""
+        base = self._base(frames, num_frames)
+        for lead, logits in enumerate(self.net.lead_logits(frames, num_frames)):  # type: ignore[operator, arg-type]
+            yield _nested(logits + base.logits(slice(lead, lead + 1))[:, 0])
 
     def base_logits(self, frames: Tensor, num_frames: int) -> Tensor:
         """What the base adds, (B, num_frames, K, H, W) float32, after frames (B, T, C, H, W).
 
         In single precision whatever the net runs in: its features differ in the third digit.
         """
+        return self._base(frames, num_frames).logits(slice(None))
+
+    def _base(self, frames: Tensor, num_frames: int) -> _Base:
         if not torch.is_autocast_enabled(frames.device.type):  # an exported program has no place for the context
             return self._regression(frames, num_frames)
         with torch.autocast(frames.device.type, enabled=False):
             return self._regression(frames, num_frames)
 
-    def _regression(self, frames: Tensor, num_frames: int) -> Tensor:
+    def _regression(self, frames: Tensor, num_frames: int) -> _Base:
         leads = torch.arange(num_frames, device=frames.device).clamp(max=self.num_leads - 1)
         weight = self.weight[leads] / self.spread[leads]  # type: ignore[index]
         bias = self.bias[leads] - (weight * self.center[leads]).sum(dim=-1)  # type: ignore[index]
         seen = self._seen(frames, num_frames)
-        logits = []
-        for k in range(weight.shape[1]):
-            near = self._near(seen, k)
-            fixed = torch.einsum("lf,bfhw->blhw", weight[:, k, :-FADED], near)
-            value, above = self._faded(seen, k)
-            with_lead = weight[:, k, -FADED:, None, None]
-            logits.append(fixed + with_lead[:, 0] * value + with_lead[:, 1] * above + bias[:, k, None, None])
-        return torch.stack(logits, dim=2)
+        own, shared, _ = weight.transpose(0, 1).split((self._own_features, seen.shared.shape[1], FADED), dim=-1)
+        # All lead times together: the features are many, and so are read once.
+        # By `shape`: `len` would make an exported program one for batches of this size alone.
+        batch, (channels, _, size) = frames.shape[0], shared.shape
+        fixed = torch.baddbmm(
+            bias.T.reshape(1, -1, 1), shared.reshape(-1, size).expand(batch, -1, -1), seen.shared.flatten(-2)
+        )
+        if seen.own is not None:
+            each = own.expand(batch, -1, -1, -1).flatten(0, 1)
+            fixed.view(batch * channels, num_frames, -1).baddbmm_(each, seen.own.flatten(-2).flatten(0, 1))
+        fixed = fixed.view(batch, channels, num_frames, *frames.shape[-2:])
+        return _Base(fixed, seen.faded, weight[..., -FADED:], self._borders())
 
     def set_output_bias(self, mean: float | Sequence[float]) -> None:
         """Start the output at the climatology."""
@@ -211,38 +247,50 @@ class WithBase(nn.Module):
         def at(fields: Tensor) -> Tensor:  # (B, ..., H, W) -> (N, ...)
             return fields.flatten(-2)[sample, ..., place]
 
-        for k in range(self.weight.shape[1]):
-            rows.near[new, k] = at(self._near(seen, k)).cpu()
-            for part, field in enumerate(self._faded(seen, k)):
-                rows.fading[new, k, part] = at(field).cpu()
+        if seen.own is not None:
+            rows.near[new, :, : self._own_features] = at(seen.own).cpu()
+        rows.near[new, :, self._own_features :] = at(seen.shared)[:, None].cpu()
+        value = at(seen.faded)[:, None]
+        rows.fading[new, :, 0] = value.cpu()
+        rows.fading[new, :, 1] = _above(value, self._borders().view(-1, 1)).cpu()
         rows.events[new], rows.known[new] = at(events).cpu(), at(valid[:, :, 0]).cpu() > 0
         rows.filled = new.stop
+
+    def _borders(self) -> Tensor:
+        """(K,), zero for a mean head."""
+        borders: Tensor = self.borders  # type: ignore[assignment]
+        return borders if borders.numel() else torch.zeros_like(self.bias[0])
 
     def _seen(self, frames: Tensor, num_frames: int) -> _Seen:
         values = frames[:, :, 0].float()
         valid = frames[:, :, 1].float() if frames.shape[2] > 1 else torch.ones_like(values)
         values, last_valid = without_gaps(values, valid), valid[:, -1:]
-        means = neighbourhood_means(values, last_valid)
+        near = Neighbourhoods(last_valid)
+        means = torch.stack(list(near.means(values)), dim=2)
         before = means[:, :-1].mean(dim=1) if means.shape[1] > 1 else means[:, -1]
-        return _Seen(
-            torch.cat([means[:, -1], before, variability(values[:, -1:], means[:, -1], last_valid)], dim=1),
-            faded(means, last_valid, num_frames),
-            values[:, -1:],
-            values[:, :-1] if means.shape[1] > 1 else values,
-            last_valid,
-        )
+        shared = torch.cat([means[:, -1], before, variability(values[:, -1:], means[:, -1], near)], dim=1)
+        return _Seen(self._own(values, near), shared, faded(means, last_valid, num_frames), last_valid)
 
-    def _near(self, seen: _Seen, k: int) -> Tensor:
-        """Features (B, F - FADED, H, W) of output channel k that are the same for all lead times."""
+    def _own(self, values: Tensor, near: Neighbourhoods) -> Tensor | None:
+        """Features (B, K, S + 1, H, W) of values (B, T, H, W) that each threshold has for itself."""
         if self.borders.numel() == 0:  # type: ignore[operator]
-            return seen.values
-        border = self.borders[k]  # type: ignore[index]
-        happened = (seen.last >= border).float()
-        happened_before = (seen.before >= border).float().mean(dim=1, keepdim=True)
-        wider = log_odds(neighbourhood_means(happened, seen.valid)[:, 0, 1:])
-        return torch.cat([happened, happened_before, wider, seen.values], dim=1)
+            return None
+        borders = self.borders.view(-1, 1, 1)  # type: ignore[operator]
+        happened = (values[:, -1:] >= borders).float()
+        earlier = values[:, :-1] if values.shape[1] > 1 else values
+        before = torch.zeros_like(happened)
+        for frame in earlier.split(1, dim=1):
+            before = before + (frame >= borders)
+        _, *wider = near.means(happened)
+        return torch.stack([happened, before / earlier.shape[1], *map(log_odds, wider)], dim=2)
 
-    def _faded(self, seen: _Seen, k: int) -> Iterator[Tensor]:
-        """Features (B, L, H, W) of output channel k, one after the other, that differ between lead times."""
-        yield seen.faded
-        yield (seen.faded - (self.borders[k] if self.borders.numel() else 0.0)).clamp(min=0)  # type: ignore[index, operator]
+
+def _above(values: Tensor, borders: Tensor) -> Tensor:
+    """How far values are above borders, zero below."""
+    return (values - borders).clamp(min=0)
+
+
+def _nested(logits: Tensor) -> Tensor:
+    """Logits (..., K, H, W), each at most the one before: the sum of nested logits and a base need not be."""
+    # Slice by slice: cummin is slow on the CPU.
+    return torch.stack(list(itertools.accumulate(logits.unbind(dim=-3), torch.minimum)), dim=-3)

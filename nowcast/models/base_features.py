@@ -7,6 +7,8 @@ Shapes: B batch, T frames in, L frames out, C fields, S scales, H rows, W column
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,24 +27,30 @@ LARGEST_CORRELATION = 0.9999
 SMALLEST_SHARE = 1e-6
 
 
-def neighbourhood_means(fields: Tensor, valid: Tensor) -> Tensor:
-    """Means (B, C, S, H, W) of fields (B, C, H, W) over the measured pixels about each pixel, at each of `SCALES`.
+class Neighbourhoods:
+    """The neighbourhoods of the pixels of a grid: boxes of the sides `SCALES`, of which the measured pixels count.
 
-    Zero where nothing near is measured. Boxes are centred and end at the edges of the grid; the wide ones are taken
-    on grids of half, a quarter and an eighth of the resolution, where they cost little, and looked up bilinearly.
+    Boxes are centred and end at the edges of the grid; the wide ones are taken on grids of half, a quarter and an
+    eighth of the resolution, where they cost little, and looked up bilinearly. What depends on the measured pixels
+    alone is made once for all fields.
 
     Args:
         valid: (B, 1, H, W), 1 where measured, else 0.
     """
-    measured = torch.cat([fields * valid, valid], dim=1)
-    means = [_box_mean(measured, side) for side in BOXES]
-    coarse = measured
-    for _halving in range(1, HALVINGS + 1):
-        coarse = F.avg_pool2d(coarse, 2, ceil_mode=True, count_include_pad=False)
-        # To the size of the grid, though the last coarse pixels may reach beyond it: out by less than one of them.
-        means.append(F.interpolate(_box_mean(coarse, BOXES[-1]), size=fields.shape[-2:], mode="bilinear"))
-    joined = torch.stack(means, dim=2)
-    return joined[:, :-1] / joined[:, -1:].clamp(min=SMALLEST_SHARE)
+
+    def __init__(self, valid: Tensor) -> None:
+        self.valid = valid
+        self._shares = [amount.clamp(min=SMALLEST_SHARE) for amount in _amounts(valid)]
+
+    def means(self, fields: Tensor) -> Iterator[Tensor]:
+        """Means (B, C, H, W) of fields (B, C, H, W), scale after scale; zero where nothing near is measured."""
+        for amount, share in zip(_amounts(fields * self.valid), self._shares, strict=True):
+            yield amount / share
+
+
+def neighbourhood_means(fields: Tensor, valid: Tensor) -> Tensor:
+    """Means (B, C, S, H, W) of fields (B, C, H, W) over the `Neighbourhoods` of each pixel, valid (B, 1, H, W)."""
+    return torch.stack(list(Neighbourhoods(valid).means(fields)), dim=2)
 
 
 def log_odds(shares: Tensor) -> Tensor:
@@ -53,18 +61,18 @@ def log_odds(shares: Tensor) -> Tensor:
     return torch.log((shares + SMALLEST_ODDS) / (1 + SMALLEST_ODDS - shares))
 
 
-def variability(values: Tensor, means: Tensor, valid: Tensor) -> Tensor:
+def variability(values: Tensor, means: Tensor, near: Neighbourhoods) -> Tensor:
     """Standard deviations (B, V, H, W) of values (B, 1, H, W) in the neighbourhoods of the scales `VARIED`.
 
     Showers die sooner than the steady rain of the same mean.
 
     Args:
-        means: (B, S, H, W) of `neighbourhood_means` of the values.
-        valid: (B, 1, H, W), 1 where measured.
+        means: (B, S, H, W) of the values in the neighbourhoods.
+        near: Those of the measured pixels.
     """
-    squares = neighbourhood_means(values.square(), valid)[:, 0]
-    chosen = list(VARIED)
-    return (squares[:, chosen] - means[:, chosen].square()).clamp(min=0).sqrt()
+    squares = list(near.means(values.square()))
+    spreads = [squares[scale] - means[:, scale, None].square() for scale in VARIED]
+    return torch.cat(spreads, dim=1).clamp(min=0).sqrt()
 
 
 def without_gaps(values: Tensor, valid: Tensor) -> Tensor:
@@ -87,14 +95,13 @@ def faded(means: Tensor, valid: Tensor, num_leads: int) -> Tensor:
     the process is of first order; a single frame does not fade.
 
     Args:
-        means: (B, T, S, H, W) of `neighbourhood_means`, oldest first; the last three count.
+        means: (B, T, S, H, W) in the neighbourhoods, oldest first; the last three count.
         valid: (B, 1, H, W), 1 where measured: the correlations are over these pixels.
     """
     recent = means[:, -3:]
     bands = torch.cat([recent[:, :, :-1] - recent[:, :, 1:], recent[:, :, -1:]], dim=2)
-    first, second = (_correlations(bands, valid, lag) for lag in (1, 2))
     last, before = bands[:, -1], bands[:, max(-2, -bands.shape[1])]
-    weights = lead_weights(first, second, num_leads)
+    weights = lead_weights(*_correlations(bands, valid), num_leads).to(bands.dtype)
     return torch.einsum("lbs,bshw->blhw", weights[:, 0], last) + torch.einsum("lbs,bshw->blhw", weights[:, 1], before)
 
 
@@ -119,23 +126,48 @@ def lead_weights(first: Tensor, second: Tensor, num_leads: int) -> Tensor:
     return torch.stack(weights)
 
 
-def _correlations(bands: Tensor, valid: Tensor, lag: int) -> Tensor:
-    """Correlation (B, S) of bands (B, T, S, H, W) `lag` steps apart, over all pairs; without one, that of no change."""
-    if bands.shape[1] <= lag:
-        first = _correlations(bands, valid, 1).square() if lag > 1 and bands.shape[1] > 1 else None
-        return torch.full_like(bands[:, 0, :, 0, 0], LARGEST_CORRELATION) if first is None else first
-    seen = bands * valid[:, None]
-    before, after = seen[:, :-lag], seen[:, lag:]
-    together, power_before, power_after = (
-        (a * b).sum(dim=(1, 3, 4)) for a, b in ((before, after), (before, before), (after, after))
-    )
-    return together / (power_before * power_after).sqrt().clamp(min=1e-12)
+def _correlations(bands: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Correlations (B, S) float64 of bands (B, T, S, H, W) one and two steps apart, over all pairs of measured pixels.
+
+    Without a pair that far apart, those of a process of first order; without any, those of no change.
+    """
+    # In double precision: of slow scales, the small differences from 1 decide how they fade.
+    seen = [(scale * valid).flatten(-2).double() for scale in bands.unbind(dim=2)]
+    products = torch.stack([scale @ scale.mT for scale in seen], dim=1)  # (B, S, T, T): each field with each
+    length = bands.shape[1]
+    found: list[Tensor] = []
+    for lag in range(1, min(length, 3)):
+        power = products.diagonal(dim1=-2, dim2=-1)
+        together = products.diagonal(offset=lag, dim1=-2, dim2=-1).sum(dim=-1)
+        both = power[..., : length - lag].sum(dim=-1) * power[..., lag:].sum(dim=-1)
+        found.append(together / both.sqrt().clamp(min=1e-12))
+    if not found:
+        found = [torch.full_like(products[..., 0, 0], LARGEST_CORRELATION)] * 2
+    return found[0], found[1] if len(found) > 1 else found[0].square()
 
 
-def _box_mean(fields: Tensor, side: int) -> Tensor:
-    """Mean over the part of a centred box that lies inside the grid, of (B, C, H, W); one axis after the other."""
-    if side == 1:
-        return fields
-    half = side // 2
-    rows = F.avg_pool2d(fields, (side, 1), stride=1, padding=(half, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, half), count_include_pad=False)
+def _amounts(fields: Tensor) -> Iterator[Tensor]:
+    """What the neighbourhoods hold of fields (B, C, H, W), scale after scale, in a unit of its own each."""
+    for side in BOXES:
+        yield _box_sum(fields, side)
+    coarse = fields
+    for _halving in range(1, HALVINGS + 1):
+        coarse = F.avg_pool2d(coarse, 2, ceil_mode=True, count_include_pad=False)
+        mean = _box_sum(coarse, BOXES[-1]) / _box_sum(torch.ones_like(coarse[:1, :1]), BOXES[-1])
+        # To the size of the grid, though the last coarse pixels may reach beyond it: out by less than one of them.
+        yield F.interpolate(mean, size=fields.shape[-2:], mode="bilinear")
+
+
+def _box_sum(fields: Tensor, side: int) -> Tensor:
+    """Sums over the part of a centred box that lies inside the grid, of (B, C, H, W); one axis after the other."""
+    return fields if side == 1 else _line_sum(_line_sum(fields, side, -2), side, -1)
+
+
+def _line_sum(fields: Tensor, side: int, dim: int) -> Tensor:
+    """Sums along an axis over a centred line of an odd number of pixels: the middle one and a run on either side."""
+    half, size = side // 2, fields.shape[dim]
+    padded = F.pad(fields, (0, 0, half, half) if dim == -2 else (half, half))
+    run = padded.narrow(dim, 0, size + half + 1)
+    for step in range(1, half):
+        run = run + padded.narrow(dim, step, size + half + 1)
+    return run.narrow(dim, 0, size) + fields + run.narrow(dim, half + 1, size)

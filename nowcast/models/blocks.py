@@ -6,7 +6,7 @@ Shapes: B batch, T frames in, L frames out, C channels, H rows, W columns, K out
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,9 +56,20 @@ class ForecastNet(nn.Module):
         logits = self.compute_logits(pad_to_multiple(frames, self.multiple), num_frames)
         return logits[..., :height, :width]
 
+    def lead_logits(self, frames: Tensor, num_frames: int) -> Iterator[Tensor]:
+        """`forward_logits` one lead time after the other, (B, K, H, W): on large grids all at once take gigabytes."""
+        self.check(frames, num_frames)
+        height, width = frames.shape[-2:]
+        for logits in self.compute_lead_logits(pad_to_multiple(frames, self.multiple), num_frames):
+            yield logits[..., :height, :width]
+
     def compute_logits(self, frames: Tensor, num_frames: int) -> Tensor:
         """Logits (B, num_frames, K, H, W) of frames whose sides are multiples of `multiple`."""
         raise NotImplementedError
+
+    def compute_lead_logits(self, frames: Tensor, num_frames: int) -> Iterator[Tensor]:
+        """`compute_logits` one lead time after the other; made at once unless a subclass does better."""
+        yield from self.compute_logits(frames, num_frames).unbind(dim=1)
 
     def set_output_bias(self, mean: float | Sequence[float]) -> None:
         """Start the output at the climatology: see OutputLayer.set_mean."""
@@ -151,7 +162,9 @@ def starting_bias(mean: float | Sequence[float], channels: int) -> Tensor:
 def nested_logits(values: Tensor) -> Tensor:
     """Logits (..., K, H, W) that never rise along K, of any values: the first, less the softplus of the others."""
     values = values.to(torch.promote_types(values.dtype, torch.float32))  # sums of halves would lose the order
-    return torch.cat([values[..., :1, :, :], -F.softplus(values[..., 1:, :, :])], dim=-3).cumsum(dim=-3)
+    first, *others = values.unbind(dim=-3)
+    # Slice by slice, while it is at hand: cumsum is slow on the CPU.
+    return torch.stack(list(itertools.accumulate(map(F.softplus, others), torch.sub, initial=first)), dim=-3)
 
 
 def recurrent_layers(
@@ -178,13 +191,26 @@ def recurrent_layers(
 
 
 def space_to_depth(frames: Tensor, patch: int) -> Tensor:
-    """(..., C, H, W) -> (..., C * patch^2, H / patch, W / patch)."""
-    return F.pixel_unshuffle(frames, patch)
+    """(..., C, H, W) -> (..., C * patch^2, H / patch, W / patch); torch's pixel-unshuffle, which is slow on the CPU."""
+    parts = frames.unflatten(-1, (-1, patch)).unflatten(-3, (-1, patch))
+    return parts.movedim((-3, -1), (-4, -3)).flatten(-5, -3)
 
 
 def depth_to_space(frames: Tensor, patch: int) -> Tensor:
     """(..., C * patch^2, H, W) -> (..., C, H * patch, W * patch); undoes `space_to_depth`."""
-    return F.pixel_shuffle(frames, patch)
+    parts = frames.unflatten(-3, (-1, patch, patch))
+    return parts.movedim((-4, -3), (-3, -1)).flatten(-4, -3).flatten(-2)
+
+
+class DepthToSpace(nn.Module):
+    """`depth_to_space` as a layer."""
+
+    def __init__(self, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return depth_to_space(frames, self.patch)
 
 
 def over_frames(module: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numba import njit
+from scipy.special import expit
 from torch import Tensor
 
 from nowcast.config import ModelConfig
@@ -105,33 +107,24 @@ class Exceedance:
 
         An event is forecast where its chance reaches its decision level and all lower thresholds are forecast too.
         Between two thresholds the rate rises with the chance of the next one (geometrically; from zero, linearly).
-        So the field rises with every chance and falls with every level.
+        So the field rises with every chance and falls with every level. NaN where the first logit is.
         """
-        levels = self._levels(logits.shape[-4])
-        # One lead time after the other: all at once would take gigabytes on a continent.
-        fields = [
-            self._field(torch.sigmoid(logits[..., lead, :, :, :].double()).cpu().numpy(), level)
-            for lead, level in enumerate(levels)
-        ]
-        return np.stack(fields, axis=-3)
-
-    def _field(self, chance: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Rain rates (..., H, W) of chances (..., K, H, W) and decision levels (K, 1, 1)."""
-        number = np.logical_and.accumulate(chance >= level, axis=-3).sum(axis=-3)  # thresholds reached
+        values = logits.detach().cpu().numpy()
+        leads, _, *grid = values.shape[-4:]
+        fields = np.empty((*values.shape[:-4], leads, *grid), dtype=np.float32)
         lower = np.array([0.0, *(_at_or_above(t) for t in self.thresholds_mm_h)], dtype=np.float32)
         upper = np.append(np.nextafter(lower[1:], np.float32(0)), np.float32(self.normalizer.largest_mm_h))
-        # How far the rate is on the way to the next threshold, or beyond the last to the largest rate.
-        way = np.concatenate([chance / level, (chance[..., -1:, :, :] - level[-1:]) / (1 - level[-1:])], axis=-3)
-        along = np.clip(np.take_along_axis(way, number[..., None, :, :], axis=-3).squeeze(-3), 0.0, 1.0)
-        low, high = lower[number].astype(np.float64), upper[number].astype(np.float64)
-        rate = np.where(number == 0, high * along, np.where(low > 0, low, 1.0) ** (1 - along) * high**along)
-        return np.clip(rate.astype(np.float32), lower[number], upper[number])
+        for lead in range(leads):
+            levels = np.array(self.levels_at(lead))
+            borders = smallest_logits(levels)
+            for place in np.ndindex(values.shape[:-4]):
+                _fill_rates(values[*place, lead], levels, borders, lower, upper, fields[*place, lead])
+        return fields
 
-    def _levels(self, num_leads: int) -> np.ndarray:
-        """Decision levels (L, K, 1, 1)."""
+    def levels_at(self, lead: int) -> tuple[float, ...]:
+        """The decision levels (K,) of a lead time, counted from 0."""
         rows = self.decision_levels or ((DEFAULT_LEVEL,) * self.channels,)
-        chosen = [rows[min(lead, len(rows) - 1)] for lead in range(num_leads)]
-        return np.array(chosen)[..., None, None]
+        return rows[min(lead, len(rows) - 1)]
 
 
 def make_head(
@@ -159,3 +152,47 @@ def _at_or_above(threshold: float) -> np.float32:
     """The smallest float32 that is not below a threshold."""
     nearest = np.float32(threshold)
     return nearest if float(nearest) >= threshold else np.nextafter(nearest, np.float32(np.inf))
+
+
+def smallest_logits(levels: np.ndarray) -> np.ndarray:
+    """The smallest float64 whose sigmoid reaches each chance of (K,): a comparison of logits is then one of chances."""
+    low, high = np.full_like(levels, -750.0), np.full_like(levels, 750.0)  # beyond, the sigmoid is 0 and 1
+    while True:
+        middle = 0.5 * (low + high)
+        if ((middle == low) | (middle == high)).all():
+            return high
+        reached = expit(middle) >= levels
+        low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_rates(
+    logits: np.ndarray, levels: np.ndarray, borders: np.ndarray, lower: np.ndarray, upper: np.ndarray, out: np.ndarray
+) -> None:
+    """Fill `out` (H, W) with rates of logits (K, H, W): between `lower` and `upper` (K + 1,) of the thresholds reached.
+
+    Args:
+        levels, borders: (K,) decision levels and `smallest_logits` of them.
+    """
+    last = levels.size - 1
+    log_lower, log_upper = (
+        np.log(np.maximum(lower, np.float32(1e-30)).astype(np.float64)),
+        np.log(upper.astype(np.float64)),
+    )
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            if np.isnan(logits[0, row, column]):
+                out[row, column] = np.nan
+                continue
+            number = 0
+            while number <= last and logits[number, row, column] >= borders[number]:
+                number += 1
+            # How far the rate is on the way to the next threshold, or beyond the last to the largest rate.
+            chance = 1.0 / (1.0 + np.exp(-np.float64(logits[min(number, last), row, column])))
+            way = chance / levels[number] if number <= last else (chance - levels[last]) / (1.0 - levels[last])
+            along = min(max(way, 0.0), 1.0)
+            if number == 0:
+                rate = upper[0] * along
+            else:
+                rate = np.exp(log_lower[number] * (1.0 - along) + log_upper[number] * along)
+            out[row, column] = min(max(np.float32(rate), lower[number]), upper[number])

@@ -25,8 +25,3 @@ def into_moving_frame(past: np.ndarray, motion: np.ndarray) -> np.ndarray:
 def future_into_moving_frame(future: np.ndarray, motion: np.ndarray) -> np.ndarray:
     """Frames 1 ... L steps ahead (L, H, W) carried back along the motion to where their rain was at issue time."""
     return advect(future, -motion, len(future))
-
-
-def out_of_moving_frame(forecast: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """A forecast (L, H, W), or several (K, L, H, W), carried to where it will be on the ground at each lead time."""
-    return advect(forecast, motion, forecast.shape[-3])

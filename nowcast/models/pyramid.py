@@ -9,12 +9,13 @@ Shapes: B batch, T frames in, L frames out, C channels, H rows, W columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from nowcast.models.blocks import (
+    DepthToSpace,
     ForecastNet,
     OutputLayer,
     over_frames,
@@ -103,6 +104,15 @@ class Pyramid(ForecastNet):
         self.output = OutputLayer(widths[0], out_channels, patch=patch)
 
     def compute_logits(self, frames: Tensor, num_frames: int) -> Tensor:
+        return self._read(self._hidden(frames, num_frames))
+
+    def compute_lead_logits(self, frames: Tensor, num_frames: int) -> Iterator[Tensor]:
+        hidden = self._hidden(frames, num_frames)
+        for lead in range(num_frames):
+            yield self._read(hidden[:, lead : lead + 1])[:, 0]
+
+    def _hidden(self, frames: Tensor, num_frames: int) -> Tensor:
+        """What the finest level has to say, (B, num_frames, C, h, w)."""
         hidden = space_to_depth(frames, self.patch)
         states = []
         for down, encoder in zip(self.down, self.encoder, strict=True):
@@ -111,6 +121,9 @@ class Pyramid(ForecastNet):
         (hidden,), _ = self.forecaster[-1](None, states[-1], num_steps=num_frames)
         for level in range(len(states) - 2, -1, -1):
             (hidden,), _ = self.forecaster[level](over_frames(self.up[level + 1], hidden), states[level])
+        return hidden  # type: ignore[no-any-return]
+
+    def _read(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.output(over_frames(self.refine, over_frames(self.up[0], hidden)))
         return logits
 
@@ -125,7 +138,7 @@ def downsampling(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 def shuffle_upsampling(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """A convolution, then depth to space."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels * stride**2, 3, padding=1), nn.PixelShuffle(stride), nn.LeakyReLU(SLOPE)
+        nn.Conv2d(in_channels, out_channels * stride**2, 3, padding=1), DepthToSpace(stride), nn.LeakyReLU(SLOPE)
     )
 
 

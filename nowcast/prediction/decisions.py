@@ -55,24 +55,32 @@ def _levels(
     logits: np.ndarray, moved: np.ndarray, thresholds_mm_h: Sequence[float], areas: tuple[float, float]
 ) -> tuple[tuple[float, ...], ...]:
     levels = np.full(logits.shape[:2], LEVEL_RANGE[1])
-    for lead, rain_rate in enumerate(moved):
-        known = ~np.isnan(rain_rate) & ~np.isnan(logits[lead, 0])
+    for lead, (fields, rain_rate) in enumerate(zip(logits, moved, strict=True)):
+        known = np.flatnonzero(~(np.isnan(rain_rate) | np.isnan(fields[0])))
+        rates = rain_rate.reshape(-1)[known]
         for k, threshold in enumerate(thresholds_mm_h):
-            area = int(np.count_nonzero(rain_rate[known] >= threshold))
+            area = int(np.count_nonzero(rates >= threshold))
             if area:
-                # In double precision, as the head takes it.
-                chances = torch.sigmoid(torch.from_numpy(logits[lead, k][known]).double()).numpy()
-                levels[lead, k] = _level_near(chances, *(round(area * share) for share in areas)) * (1 - ROUNDING)
+                likely = fields[k].reshape(-1)[known]
+                levels[lead, k] = _level_near(likely, *(round(area * share) for share in areas)) * (1 - ROUNDING)
     return tuple(tuple(float(level) for level in row) for row in np.clip(levels, *LEVEL_RANGE))
 
 
-def _level_near(chances: np.ndarray, fewest: int, most: int) -> float:
-    """The chance of the last pixel that is forecast, of chances (n,), with the highest expected CSI."""
-    most = min(chances.size, most)
+def _level_near(logits: np.ndarray, fewest: int, most: int) -> float:
+    """The chance of the last pixel that is forecast, of logits (n,), with the highest expected CSI."""
+    most = min(logits.size, most)
     fewest = max(1, min(fewest, most))
-    likeliest = np.sort(np.partition(chances, -most)[-most:])[::-1]
+    # Pixels are ordered by their logits, as they would be by their chances; only those in question are sorted.
+    likeliest = np.partition(logits, -most)[-most:]
+    surest = np.partition(likeliest, -fewest)
     if fewest == most:
-        return float(likeliest[-1])
-    hits = np.cumsum(likeliest)
-    expected_csi = hits / (np.arange(1, most + 1) + chances.sum() - hits)
-    return float(likeliest[fewest - 1 + int(np.argmax(expected_csi[fewest - 1 :]))])
+        return float(_chances(surest[-fewest : most - fewest + 1])[0])
+    in_question = _chances(np.sort(surest[: most - fewest + 1])[::-1])
+    hits = np.cumsum(in_question) + _chances(surest[most - fewest + 1 :]).sum()
+    expected_csi = hits / (np.arange(fewest, most + 1) + _chances(logits).sum() - hits)
+    return float(in_question[int(np.argmax(expected_csi))])
+
+
+def _chances(logits: np.ndarray) -> np.ndarray:
+    """In double precision, as the head takes them."""
+    return torch.from_numpy(np.ascontiguousarray(logits)).double().sigmoid_().numpy()  # type: ignore[no-any-return]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ import torch
 from nowcast.data.climate import RainClimate
 from nowcast.data.grid import Grid
 from nowcast.data.motion import estimate_motion
+from nowcast.data.trajectories import Trajectories
 from nowcast.errors import ConfigError, DataError, MismatchError
 from nowcast.models.bundle import DESCRIPTION, WEIGHTS, Bundle, find_bundle, load_bundle
 from nowcast.models.heads import Exceedance
 from nowcast.models.inputs import rain_inputs
-from nowcast.models.moving_frame import into_moving_frame, out_of_moving_frame
+from nowcast.models.moving_frame import into_moving_frame
 from nowcast.models.noise import WithNoise, draw_noise
 from nowcast.prediction.decisions import area_levels, expected_csi_levels
 
@@ -135,8 +137,7 @@ class Nowcaster:
         """
         if self.draws_members:
             return np.asarray(self.forecast_members(frames, num_leads, 1, 0)[0])
-        (output,) = self._outputs(frames, num_leads, [None])
-        return self._read(output)
+        return self._forecast(self._situation(frames), num_leads)
 
     @property
     def draws_members(self) -> bool:
@@ -163,7 +164,8 @@ class Nowcaster:
             draw_noise(1, net.channels, height, width, generator=_generator(seed, k)).to(self.device)
             for k in range(members)
         )
-        return np.stack([self._read(output) for output in self._outputs(frames, num_leads, noise)])
+        situation = self._situation(frames)
+        return np.stack([self._forecast(situation, num_leads, fields) for fields in noise])
 
     def forecast_chances(self, frames: np.ndarray, num_leads: int) -> tuple[np.ndarray, np.ndarray]:
         """Rain rates as `forecast_frames`, and the chances (num_leads, K, H, W) float32 of reaching each threshold.
@@ -177,67 +179,91 @@ class Nowcaster:
             raise ConfigError(
                 f"{self.name} forecasts one field and no probabilities", "train a model with model.head=exceedance"
             )
-        (output,) = self._outputs(frames, num_leads, [None])
-        logits = output.placed_logits()
-        return self._events(output, logits), self.calibrated(torch.sigmoid(torch.from_numpy(logits)).numpy())
+        chances = np.empty((num_leads, len(self.thresholds_mm_h), *frames.shape[-2:]), dtype=np.float32)
+        return self._forecast(self._situation(frames), num_leads, chances=chances), self.calibrated(chances)
 
     def calibrated(self, chances: np.ndarray) -> np.ndarray:
         """Chances (L, K, H, W) of the model's thresholds as they came true; as they are where it is not calibrated."""
         return chances if self.bundle.chance_map is None else self.bundle.chance_map(chances)
 
-    def _outputs(self, frames: np.ndarray, num_leads: int, noise: Iterable[torch.Tensor | None]) -> Iterator[_Output]:
-        """What the net gives for each noise (1, N, H, W), or none; motion and inputs are made once."""
+    def _situation(self, frames: np.ndarray) -> _Situation:
+        """Motion and inputs, which are the same for all members."""
         if frames.shape[0] < self.input_frames:
             raise DataError(f"the model needs {self.input_frames} frames, got {frames.shape[0]}")
         recent = np.asarray(frames[-self.input_frames :], dtype=np.float32)
         motion = estimate_motion(recent) if self.in_moving_frame else None
         seen = recent if motion is None else into_moving_frame(recent, motion)
         inputs = rain_inputs(seen, self.bundle.normalizer).unsqueeze(0).to(self.device)
-        for fields in noise:
-            given = () if fields is None else (fields,)
-            with torch.inference_mode():
-                logits = self.bundle.net.forward_logits(inputs, num_leads, *given)  # type: ignore[operator]
-            yield _Output(logits[0], recent[-1], motion)
+        return _Situation(inputs, recent[-1], motion)
 
-    def _read(self, output: _Output) -> np.ndarray:
-        head = self.bundle.head
-        if isinstance(head, Exceedance):
-            return self._events(output, output.placed_logits())
-        return output.placed(head.rain_rate(output.logits))
+    def _forecast(
+        self,
+        situation: _Situation,
+        num_leads: int,
+        noise: torch.Tensor | None = None,
+        chances: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Rain rates (L, H, W), with a net's noise (1, N, H, W); fills `chances` (L, K, H, W) where it is given.
 
-    def _events(self, output: _Output, logits: np.ndarray) -> np.ndarray:
-        """Rain rates of an exceedance head's logits (L, K, H, W).
-
-        Events are decided where the rain will be: carried afterwards, small showers would be smoothed away.
+        One lead time after the other: all of them would fill the memory, and be far from the processor.
         """
-        head = self.bundle.head
-        assert isinstance(head, Exceedance)
-        if self.bundle.decision != "level":
-            moved = np.broadcast_to(output.last, (len(logits), *output.last.shape))
-            moved = moved if output.motion is None else out_of_moving_frame(moved, output.motion)
-            rule = area_levels if self.bundle.decision == "area" else expected_csi_levels
-            head = replace(head, decision_levels=rule(logits, moved, head.thresholds_mm_h))
-        unknown = np.isnan(logits[:, 0])
-        fields = head.rain_rate(torch.from_numpy(np.where(np.isnan(logits), -np.inf, logits)))
-        return np.where(unknown, np.float32(np.nan), fields)
+        head, given = self.bundle.head, () if noise is None else (noise,)
+        forecast = np.empty((num_leads, *situation.last.shape), dtype=np.float32)
+        with torch.inference_mode():
+            placing = _Placing(situation)
+            for lead, logits in enumerate(_lead_logits(self.bundle.net, situation.inputs, num_leads, *given)):
+                if not isinstance(head, Exceedance):
+                    (forecast[lead],), _ = placing.next(head.rain_rate(logits))
+                    continue
+                # Events are decided where the rain will be: carried afterwards, small showers would be smoothed away.
+                placed, moved = placing.next(logits[0].float().cpu().numpy())
+                forecast[lead] = self._deciding(head, lead, placed, moved).rain_rate(torch.from_numpy(placed)[None])[0]
+                if chances is not None:
+                    chances[lead] = torch.sigmoid(torch.from_numpy(placed)).numpy()
+        return forecast
+
+    def _deciding(self, head: Exceedance, lead: int, logits: np.ndarray, moved: np.ndarray) -> Exceedance:
+        """The head with the decision levels of one lead time alone, of logits (K, H, W)."""
+        if self.bundle.decision == "level":
+            return replace(head, decision_levels=(head.levels_at(lead),))
+        rule = area_levels if self.bundle.decision == "area" else expected_csi_levels
+        return replace(head, decision_levels=rule(logits[None], moved[None], head.thresholds_mm_h))
 
 
 @dataclass(frozen=True, eq=False)
-class _Output:
-    """What a net gave, (L, K, H, W), with the last frame and the motion that place it on the ground."""
+class _Situation:
+    """What a forecast starts from: the net's inputs, the last frame (H, W), and motion if the net's frame moves."""
 
-    logits: torch.Tensor
+    inputs: torch.Tensor
     last: np.ndarray
     motion: np.ndarray | None
 
-    def placed(self, fields: np.ndarray) -> np.ndarray:
-        """Fields (..., L, H, W) in the net's frame of reference where they will be, missing where nobody knows."""
-        fields = np.where(np.isnan(self.last), np.float32(np.nan), fields)
-        return fields if self.motion is None else out_of_moving_frame(fields, self.motion)
 
-    def placed_logits(self) -> np.ndarray:
-        """The logits (L, K, H, W) float32 where they will be, NaN where nobody knows."""
-        return self.placed(self.logits.float().cpu().numpy().swapaxes(0, 1)).swapaxes(0, 1)
+class _Placing:
+    """Carries what a net gave, lead time after lead time, from its frame of reference to where it will be."""
+
+    def __init__(self, situation: _Situation) -> None:
+        self._last = situation.last
+        self._unknown = np.isnan(situation.last)
+        self._trajectories = None if situation.motion is None else Trajectories(situation.motion)
+
+    def next(self, fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fields (K, H, W) of the next lead time where they will be, and the last frame: NaN where nobody knows."""
+        together = np.empty((len(fields) + 1, *self._last.shape), dtype=np.float32)
+        together[:-1], together[-1] = fields, self._last
+        np.copyto(together[:-1], np.float32(np.nan), where=self._unknown)
+        if self._trajectories is not None:
+            self._trajectories.trace()
+            together = self._trajectories.bring(together)
+        return together[:-1], together[-1]
+
+
+def _lead_logits(net: torch.nn.Module, inputs: torch.Tensor, num_leads: int, *noise: torch.Tensor) -> Iterator[Any]:
+    """The net's logits (1, K, H, W), one lead time after the other; made at once by a net that cannot do it so."""
+    one_by_one = getattr(net, "lead_logits", None)
+    if one_by_one is None:
+        return iter(net.forward_logits(inputs, num_leads, *noise).unbind(dim=1))  # type: ignore[operator]
+    return iter(one_by_one(inputs, num_leads, *noise))
 
 
 def _digest(folder: Path) -> str:

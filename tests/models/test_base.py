@@ -16,6 +16,7 @@ from nowcast.models.base_features import (
     BOXES,
     SCALES,
     VARIED,
+    Neighbourhoods,
     faded,
     lead_weights,
     log_odds,
@@ -81,13 +82,14 @@ def test_variability_is_the_spread_of_the_measured_pixels_near_by() -> None:
     generator = torch.Generator().manual_seed(5)
     values = torch.rand(1, 1, 160, 160, generator=generator) * torch.tensor([0.2, 1.0]).repeat_interleave(80)
     valid = (torch.rand(1, 1, 160, 160, generator=generator) > 0.2).float()
-    spread = variability(values, neighbourhood_means(values, valid)[:, 0], valid)[0]
+    near = Neighbourhoods(valid)
+    spread = variability(values, neighbourhood_means(values, valid)[:, 0], near)[0]
     assert spread.shape == (len(VARIED), 160, 160)
     for here in spread:  # of uniform numbers: their range over the root of 12
         assert here[40:120, 30:50].mean().item() == pytest.approx(0.2 / np.sqrt(12), rel=0.05)
         assert here[40:120, 110:130].mean().item() == pytest.approx(1.0 / np.sqrt(12), rel=0.05)
     # Pixels that are not measured do not count.
-    torch.testing.assert_close(spread, variability(values * valid, neighbourhood_means(values, valid)[:, 0], valid)[0])
+    torch.testing.assert_close(spread, variability(values * valid, neighbourhood_means(values, valid)[:, 0], near)[0])
 
 
 def test_what_an_older_frame_misses_is_taken_from_the_next() -> None:
@@ -245,6 +247,55 @@ def test_leads_beyond_the_last_use_its_weights_and_chances_stay_nested() -> None
         only_fixed.weight[:, :, :-2].normal_()
     base = only_fixed.base_logits(frames(), 4)
     torch.testing.assert_close(base[:, 3], base[:, 1])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lead_times_one_by_one_are_those_of_all_at_once(channels: int) -> None:
+    model = make(channels, leads=2)
+    for part in (model.weight, model.bias, model.net.output.convolution.weight):  # type: ignore[union-attr]
+        nn.init.normal_(part)  # type: ignore[arg-type]
+    one_by_one = torch.stack(list(model.lead_logits(frames(), 4)), dim=1)
+    torch.testing.assert_close(one_by_one, model.forward_logits(frames(), 4), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_base_is_the_weighted_sum_of_its_features(channels: int) -> None:
+    """Feature by feature and pixel by pixel, for a threshold and lead time at once, with its center and spread."""
+    model, seen = make(channels, leads=2), frames()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for part in (model.weight, model.bias, model.center, model.spread):
+            part.copy_(torch.rand(part.shape, generator=generator) + 0.5)  # type: ignore[operator]
+        found = model.base_logits(seen, 2)
+    values, valid = without_gaps(seen[:, :, 0], seen[:, :, 1]), seen[:, -1:, 1]
+    means = neighbourhood_means(values, valid)
+    spreads = variability(values[:, -1:], means[:, -1], Neighbourhoods(valid))
+    shared = [*means[:, -1].unbind(1), *means[:, :2].mean(dim=1).unbind(1), *spreads.unbind(1)]
+    fading = faded(means, valid, 2)
+    for k in range(channels):
+        happened = (values >= model.borders[k]).float() if channels > 1 else values  # type: ignore[index]
+        shares = neighbourhood_means(happened[:, -1:], valid)[:, 0, 1:]
+        own = [happened[:, -1], happened[:, :-1].mean(dim=1), *log_odds(shares).unbind(1)] if channels > 1 else []
+        for lead in range(2):
+            above = (fading[:, lead] - (model.borders[k] if channels > 1 else 0)).clamp(min=0)  # type: ignore[index]
+            features = torch.stack([*own, *shared, fading[:, lead], above], dim=-1)
+            scaled = (features - model.center[lead, k]) / model.spread[lead, k]  # type: ignore[index]
+            wanted = scaled @ model.weight[lead, k] + model.bias[lead, k]
+            torch.testing.assert_close(found[:, lead, k], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_slow_scales_fade_as_double_precision_says() -> None:
+    """A correlation near 1 leaves little of its difference from it in single precision, and leads multiply that."""
+    place = torch.arange(200.0)
+    steady = (place[:, None] / 40).sin() * (place / 30).cos() + 0.5
+    changing = [
+        a * (place / 20).sin() + b * (place[:, None] / 15).cos() for a, b in ((0, 1), (0.6, -0.8), (-0.96, 0.28))
+    ]
+    values = torch.stack([steady + 0.03 * change for change in changing])[None]
+    valid = torch.ones(1, 1, 200, 200)
+    exact = faded(neighbourhood_means(values.double(), valid.double()), valid.double(), 12)
+    # Correlations of single precision lead twice as far off as this, and more.
+    torch.testing.assert_close(faded(neighbourhood_means(values, valid), valid, 12).double(), exact, atol=1e-6, rtol=0)
 
 
 def test_net_and_base_both_learn() -> None:

@@ -66,6 +66,15 @@ def frames(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("overrides", NETS.values(), ids=NETS)
+def test_lead_times_one_by_one_are_those_of_all_at_once(overrides):
+    net, seen = built(*overrides), frames(2, 2, 2, 21, 26)
+    with torch.no_grad():
+        together = net.forward_logits(seen, 2)
+        one_by_one = list(net.lead_logits(seen, 2))
+    torch.testing.assert_close(torch.stack(one_by_one, dim=1), together, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("overrides", NETS.values(), ids=NETS)
 def test_every_net_trains_saves_and_forecasts_rain_from_its_bundle(overrides, tmp_path):
     config, data = configuration(*overrides), tiny_data()
     first = fit(data, config, tmp_path / "run")

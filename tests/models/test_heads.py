@@ -7,7 +7,7 @@ import torch
 from nowcast.config import ModelConfig
 from nowcast.data.normalize import Normalizer
 from nowcast.errors import ConfigError
-from nowcast.models.heads import BoundedMean, Exceedance, make_head, output_channels
+from nowcast.models.heads import BoundedMean, Exceedance, make_head, output_channels, smallest_logits
 
 THRESHOLDS = (0.1, 0.5, 1.0, 5.0, 10.0)
 NORMALIZER = Normalizer()
@@ -116,3 +116,39 @@ def test_thresholds_and_levels_that_cannot_be_are_refused(thresholds, levels, me
 def test_levels_for_a_mean_head_are_refused():
     with pytest.raises(ConfigError, match="mean head"):
         make_head(ModelConfig(), NORMALIZER, [[0.5]])
+
+
+def plain_rates(head: Exceedance, logits: np.ndarray) -> np.ndarray:
+    """The map from logits (K, H, W) to rates, written down a second time, threshold after threshold."""
+    chances = torch.sigmoid(torch.from_numpy(logits).double()).numpy()
+    lower = [0.0, *head.thresholds_mm_h]
+    upper = [*head.thresholds_mm_h, head.normalizer.largest_mm_h]
+    levels = head.levels_at(0)
+    rates, open_still = np.zeros(logits.shape[1:]), np.ones(logits.shape[1:], dtype=bool)
+    for chance, level, low, high in zip(chances, levels, lower[:-1], upper[:-1], strict=True):
+        along = np.minimum(chance / level, 1)
+        rates = np.where(open_still, high * along if low == 0 else low * (high / low) ** along, rates)
+        open_still &= chance >= level
+    beyond = np.clip((chances[-1] - levels[-1]) / (1 - levels[-1]), 0, 1)
+    return np.where(open_still, lower[-1] * (upper[-1] / lower[-1]) ** beyond, rates)
+
+
+def test_rates_are_those_of_a_plain_reading_and_missing_stays_missing():
+    rng = np.random.default_rng(5)
+    logits = np.sort(rng.normal(0, 4, (len(THRESHOLDS), 30, 40)), axis=0)[::-1].astype(np.float32)
+    logits[:, :3, :4] = -np.inf
+    logits[:, 5] = np.nan
+    head = Exceedance(NORMALIZER, THRESHOLDS, ((0.3, 0.2, 0.5, 0.1, 0.7),))
+    rates = head.rain_rate(torch.from_numpy(logits)[None])[0]
+    assert np.isnan(rates[5]).all() and np.isnan(rates).sum() == 40
+    known = ~np.isnan(rates)
+    np.testing.assert_allclose(rates[known], plain_rates(head, logits)[known], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("level", [1e-6, 0.1, 0.25, 0.5, 0.9, 1 - 1e-6])
+def test_a_logit_reaches_its_border_where_its_chance_reaches_the_level(level):
+    (border,) = smallest_logits(np.array([level]))
+    # Nearer, two ways to take a sigmoid differ.
+    around = border + np.array([-1e-3, -1e-9, 1e-9, 1e-3])
+    np.testing.assert_array_equal(1 / (1 + np.exp(-around)) >= level, around >= border)
+    assert border == pytest.approx(np.log(level / (1 - level)), abs=1e-9)

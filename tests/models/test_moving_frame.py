@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nowcast.data.motion import estimate_motion
-from nowcast.models.moving_frame import future_into_moving_frame, into_moving_frame, out_of_moving_frame
+from nowcast.data.motion import advect, estimate_motion
+from nowcast.models.moving_frame import future_into_moving_frame, into_moving_frame
 
 PAST, LEADS, SIDE = 4, 5, 96
 VELOCITY = (1.5, -2.0)  # pixels per step, rows then columns
@@ -48,12 +48,11 @@ def test_past_and_future_stand_still_where_the_last_frame_is(frames: np.ndarray)
 
 def test_a_forecast_of_no_change_comes_out_where_the_rain_will_be(frames: np.ndarray) -> None:
     motion = estimate_motion(frames[:PAST])
-    unchanged = np.repeat(frames[PAST - 1][None], LEADS, axis=0)
-    assert inner_error(out_of_moving_frame(unchanged, motion)[-1], frames[-1]) < 0.2
+    assert inner_error(advect(frames[PAST - 1], motion, LEADS)[-1], frames[-1]) < 0.2
 
 
 def test_what_comes_from_outside_is_missing_not_dry(frames: np.ndarray) -> None:
     motion = estimate_motion(frames[:PAST])
     past = into_moving_frame(frames[:PAST], motion)
     assert np.isnan(past[0]).any() and not np.isnan(past[-1]).any()
-    assert np.isnan(out_of_moving_frame(np.repeat(frames[PAST - 1][None], LEADS, axis=0), motion)[-1]).any()
+    assert np.isnan(advect(frames[PAST - 1], motion, LEADS)[-1]).any()

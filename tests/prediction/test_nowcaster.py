@@ -133,6 +133,27 @@ def test_the_expected_csi_is_the_mean_over_what_may_happen() -> None:
         assert int((chances >= level).sum()) == wanted
 
 
+@pytest.mark.parametrize("areas", [(1.0, 1.0), (1.0, 1.1), (0.5, 1.5), (0.2, 40.0)])
+def test_levels_are_those_of_a_full_sort(areas: tuple[float, float]) -> None:
+    rng = np.random.default_rng(4)
+    logits = rng.normal(-2, 2, (2, 2, 25, 30)).astype(np.float32)
+    logits[:, 1] -= 1
+    moved = rng.gamma(0.5, 2.0, (2, 25, 30)).astype(np.float32)
+    moved[:, :4] = np.nan
+    logits[:, :, :, :3] = np.nan
+    found = expected_csi_levels(logits, moved, (0.5, 2.0), areas=areas)
+    for lead, row in enumerate(found):
+        known = ~np.isnan(moved[lead]) & ~np.isnan(logits[lead, 0])
+        for k, threshold in enumerate((0.5, 2.0)):
+            chances = np.sort(1 / (1 + np.exp(-logits[lead, k][known].astype(float))))[::-1]
+            area = np.count_nonzero(moved[lead][known] >= threshold)
+            number = np.arange(1, chances.size + 1)
+            hits = chances.cumsum()
+            csi = hits / (number + chances.sum() - hits)
+            allowed = slice(round(area * areas[0]) - 1, min(round(area * areas[1]), chances.size))
+            assert row[k] == pytest.approx(chances[allowed][csi[allowed].argmax()], rel=1e-11)
+
+
 @pytest.mark.parametrize("rule", [area_levels, expected_csi_levels])
 def test_a_dry_last_frame_gives_no_event(rule: Callable[..., tuple[tuple[float, ...], ...]]) -> None:
     logits = torch.zeros(2, 3, 8, 8)
