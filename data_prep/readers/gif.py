@@ -10,15 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 _EXTENSION, _IMAGE, _TRAILER, _COMMENT = 0x21, 0x2C, 0x3B, 0xFE
-_MAX_CODES = 4096
-# What may become of a compressed stream.
-_WHOLE, _NOT_IN_TABLE, _TOO_MANY, _BREAKS_OFF, _NOT_LONGEST = range(5)
-# Above this share of codes that are not the longest, the encoder did not look for it; below, a code was changed.
-_CARELESS_SHARE = 0.1
 
 
 class GifError(ValueError):
@@ -134,78 +128,21 @@ def _blocks(contents: bytes, position: int, whole: bool) -> tuple[bytes, int]:
 
 def _decompress(data: bytes, minimum: int, wanted: int) -> np.ndarray:
     """LZW as in the GIF89a specification, appendix F, for exactly `wanted` pixels."""
+    # Numba is slow to load, and other formats do without.
+    from data_prep.readers import gif_lzw
+
     if not 2 <= minimum <= 8:
         raise GifError(f"a minimum code size of {minimum}")
     pixels = np.empty(wanted, dtype=np.uint8)
-    problem, where = _decompress_into(np.frombuffer(data, dtype=np.uint8), minimum, pixels)
-    if problem == _NOT_IN_TABLE:
+    problem, where = gif_lzw.decompress_into(np.frombuffer(data, dtype=np.uint8), minimum, pixels)
+    if problem == gif_lzw.NOT_IN_TABLE:
         raise GifError(f"code {where} is not in the table")
-    if problem == _TOO_MANY:
+    if problem == gif_lzw.TOO_MANY:
         raise GifError(f"the image holds more than its {wanted} pixels")
-    if problem == _BREAKS_OFF:
+    if problem == gif_lzw.BREAKS_OFF:
         raise GifError(f"the image breaks off after {where} of {wanted} pixels")
-    if problem == _NOT_LONGEST:
+    if problem == gif_lzw.NOT_LONGEST:
         raise GifError(f"a code near pixel {where} is not the one that was written: the table held a longer run")
     if where != wanted:
         raise GifError(f"the image ends after {where} of {wanted} pixels")
     return pixels
-
-
-@numba.njit(cache=True, nogil=True)
-def _decompress_into(data: np.ndarray, minimum: int, pixels: np.ndarray) -> tuple[int, int]:
-    """Fill `pixels`; returns what went wrong, and the number of pixels or the code where it did.
-
-    An entry of the table is a run of pixels that is already in the image: where it starts, and how long it is.
-    """
-    clear, end = 1 << minimum, (1 << minimum) + 1
-    start, length = np.zeros(_MAX_CODES, np.int64), np.zeros(_MAX_CODES, np.int64)
-    # By which pixels the table lengthens each code: a bit for each, so that it stays in the processor's cache.
-    longer = np.zeros((_MAX_CODES, 32), np.uint8)
-    codes, short, first_short = 0, 0, 0
-    entries, size = end + 1, minimum + 1
-    previous, previous_length, previous_code = -1, 0, -1
-    total, accumulator, bits = 0, 0, 0
-    for byte in data:
-        accumulator |= int(byte) << bits
-        bits += 8
-        while bits >= size:
-            code = accumulator & ((1 << size) - 1)
-            accumulator >>= size
-            bits -= size
-            if code == clear:
-                longer[:] = 0
-                entries, size, previous = end + 1, minimum + 1, -1
-                continue
-            if code == end:
-                if 0 < short <= _CARELESS_SHARE * codes:
-                    return _NOT_LONGEST, first_short
-                return _WHOLE, total
-            known = code < clear or (end < code < entries)
-            if not known and not (code == entries and previous >= 0 and entries < _MAX_CODES):
-                return _NOT_IN_TABLE, code
-            codes += 1
-            if previous >= 0:
-                following = code if code < clear else pixels[previous if code == entries else start[code]]
-                bit = np.uint8(1 << (following & 7))
-                if longer[previous_code, following >> 3] & bit:
-                    short += 1
-                    first_short = total if short == 1 else first_short
-            if previous >= 0 and entries < _MAX_CODES:
-                # The new entry is the previous run and the pixel after it, which is the first of this run.
-                start[entries], length[entries] = previous, previous_length + 1
-                longer[previous_code, following >> 3] |= bit
-                entries += 1
-                if entries == 1 << size and size < 12:
-                    size += 1
-            run = 1 if code < clear else length[code]
-            if total + run > pixels.size:
-                return _TOO_MANY, total
-            if code < clear:
-                pixels[total] = code
-            else:
-                # Forward, one by one: the run may reach into the pixels that it is writing.
-                for offset in range(run):
-                    pixels[total + offset] = pixels[start[code] + offset]
-            previous, previous_length, previous_code = total, run, code
-            total += run
-    return _BREAKS_OFF, total

@@ -43,12 +43,12 @@ def test_a_frame_without_a_valid_pixel_has_no_rates() -> None:
     assert measured(np.full((3, 5), np.nan, dtype=np.float32)) == {"valid_pixels": 0}
 
 
-def test_a_process_that_decodes_loads_nothing_that_stores() -> None:
+def test_a_process_that_decodes_loads_nothing_that_stores_and_no_compiler() -> None:
     code = (
         "import sys, importlib, data_prep.decode\n"
         "from data_prep.readers.registry import BUILT_IN\n"
         "for name in BUILT_IN: importlib.import_module('data_prep.readers.' + name)\n"
-        "print(sorted({'zarr', 'xarray', 'pandas', 'torch'} & set(sys.modules)))"
+        "print(sorted({'zarr', 'xarray', 'pandas', 'torch', 'numba'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
