@@ -307,7 +307,8 @@ def _print_archive(values: dict[str, Any]) -> None:
     for finding in values.get("check", {}).get("findings", [])[:FINDINGS_SHOWN]:
         _line("damaged", ": ".join(part for part in (finding["time"], finding["reason"], finding["file"]) if part))
     if "check" in values and not values["check"]["findings"]:
-        _line("check", f"{_frames(values['check']['frames'])} read, each as it was written")
+        checked = values["check"]["frames"]
+        _line("check", f"{_frames(checked)} read, each as it was written" if checked else "no frame from that time on")
     _print_quality(values["quality"])
     _print_files(values["files"])
     if "clutter" in values:

@@ -85,14 +85,15 @@ threshold_option = click.option(
 
 def output_option(help_text: str, *, required: bool = True, default: str | None = None) -> Callable[[F], F]:
     """`-o`, the same on every command."""
+    # To some versions of click a default of None is one, and the option no longer required.
+    given = {} if default is None else {"default": default, "show_default": True}
     return click.option(
         "-o",
         "--output",
         type=click.Path(path_type=Path),
         required=required and default is None,
-        default=default,
-        show_default=default is not None,
         help=help_text,
+        **given,
     )
 
 

@@ -167,6 +167,7 @@ def cannot_write(path: Path, error: OSError) -> DataError:
     hints = {
         errno.ENOSPC: "make room on the disk, then give the same command again: what was committed is kept",
         errno.EDQUOT: "the disk quota is used up; make room, then give the same command again",
+        errno.ENOENT: "its folder is not there, or takes no new files; choose another place with -o",
         errno.EROFS: "the file system is read-only; choose another place with -o",
         errno.EACCES: "you may not write there; choose another place with -o",
         errno.EPERM: "you may not write there; choose another place with -o",

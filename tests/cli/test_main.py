@@ -99,3 +99,9 @@ def test_a_missing_package_names_the_install_command() -> None:
 def test_thresholds_that_make_no_sense_are_refused(thresholds: str, message: str) -> None:
     result = nowcast("evaluate", "f.nc", "--against", "a.zarr", "-o", "skill", "--threshold", thresholds)
     assert result.returncode == 2 and message in result.stderr
+
+
+@pytest.mark.parametrize("line", ["ingest SRC", "resample ARCHIVE --pixel-km 2", "export MODEL"])
+def test_a_command_without_a_place_for_its_output_says_so(line: str) -> None:
+    result = CliRunner().invoke(group, line.split())
+    assert result.exit_code == 2 and "Missing option '-o'" in result.output

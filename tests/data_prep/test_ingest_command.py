@@ -133,6 +133,13 @@ def name_of(number: int) -> str:
     return str(at(number) - np.timedelta64(3, "m")).replace("-", "").replace(":", "").replace("T", "")[:12]
 
 
+def test_a_check_from_a_time_after_the_last_says_that_it_read_nothing(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    ingest(tmp_path / "in", "-o", tmp_path / "a.zarr")
+    said = inspect(tmp_path / "a.zarr", "--check-from", "2030-01-01T00:00")
+    assert said.exit_code == 0 and "no frame from that time on" in said.stdout
+
+
 def test_inspect_says_what_each_quality_step_changed_and_which_are_off(tmp_path: Path) -> None:
     rain = np.zeros((10, 12), dtype=np.float32)
     rain[2:5, 2:5], rain[8, 8], rain[0, 11], rain[0, 0] = 2.0, 1.0, 0.05, 400.0
