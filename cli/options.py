@@ -86,7 +86,7 @@ threshold_option = click.option(
 def output_option(help_text: str, *, required: bool = True, default: str | None = None) -> Callable[[F], F]:
     """`-o`, the same on every command."""
     # To some versions of click a default of None is one, and the option no longer required.
-    given = {} if default is None else {"default": default, "show_default": True}
+    given: dict[str, Any] = {} if default is None else {"default": default, "show_default": True}
     return click.option(
         "-o",
         "--output",
