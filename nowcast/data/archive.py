@@ -2,6 +2,14 @@
 
 A frame that is not there is an unwritten chunk, read as NaN, with its status beside it. Writing is in
 `nowcast.data.archive_writer`; which files go in is the business of ingest.
+
+What is open stays as it was when it was opened, but that late frames and those that are replaced are seen as they come:
+through any number of appends, and through one move of the time axis, which a commit makes when it brings a frame from
+before the first. The names that the chunks had before are kept until the archive moves again or is next opened for
+writing. After that `RadarArchive` notices and refuses; a program that opened the store before the move as plain Zarr,
+as xarray does, cannot, and finds its frames missing or, after a second move, those of other times. It is safe if it
+opens the store anew for each piece of work, or while nobody brings in earlier frames: `first_time` tells whether the
+axis has moved.
 """
 
 from __future__ import annotations
