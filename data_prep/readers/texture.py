@@ -13,6 +13,7 @@ TALLEST_CUT = 6
 # Shorter cuts are not counted: rain is full of them.
 SHORTEST_CUT = 5
 WET_MM_H = 0.1
+BLOCK_PIXELS = 1 << 17
 # A pixel that stands alone with less than this does not matter [mm/h].
 LEAST_ALONE = 1.0
 
@@ -20,22 +21,30 @@ LEAST_ALONE = 1.0
 def measure_codes(codes: np.ndarray, rates: np.ndarray) -> dict[str, float]:
     """`cut_pixels` and `lone_rate` of a raster, as the archive's series describe them.
 
-    Half a millisecond for a million pixels of one byte: whole arrays of codes are compared, and only what is left of
-    them is looked at.
+    Arrays of codes are compared, and only what is left of them is looked at; a block of rows at a time, so that what is
+    made on the way stays in the processor's cache.
 
     Args:
         codes: (H, W) unsigned. Larger codes stand for more rain, and the largest of its type for what is not measured.
         rates: (codes,) [mm/h], 0 where dry, NaN where not measured; ascending from the dry codes on.
     """
-    if min(codes.shape) < 3:
+    rows, columns = codes.shape
+    if min(rows, columns) < 3:
         return {}
-    codes = np.ascontiguousarray(codes)
-    missing = codes == np.iinfo(codes.dtype).max
-    measured = ~missing
-    wet = (codes >= _first_from(rates, WET_MM_H)) & measured
-    dry = codes < _first_from(rates, np.nextafter(0.0, 1.0))
-    cut = max(_longest_cut(dry, wet), _longest_cut(measured, missing))
-    return {"cut_pixels": cut, "lone_rate": _lone_rate(codes, rates)}
+    wet_code, rain_code = _first_from(rates, WET_MM_H), _first_from(rates, np.nextafter(0.0, 1.0))
+    amount = np.concatenate([[0.0], np.nan_to_num(rates)])
+    doubled = _codes_to_double(amount)
+    cut, lone = 0, 0.0
+    step = max(1, BLOCK_PIXELS // columns)
+    for row in range(0, rows - 2, step):
+        # With as many rows more as the tallest cut that begins in the block needs.
+        block = np.ascontiguousarray(codes[row : row + step + TALLEST_CUT + 1])
+        missing = block == np.iinfo(codes.dtype).max
+        measured = ~missing
+        wet, dry = (block >= wet_code) & measured, block < rain_code
+        cut = max(cut, _longest_cut(dry, wet), _longest_cut(measured, missing))
+        lone = max(lone, _lone_rate(block, amount, doubled))
+    return {"cut_pixels": cut, "lone_rate": lone}
 
 
 def _first_from(rates: np.ndarray, least: float) -> int:
@@ -87,8 +96,13 @@ def _longest_run(positions: np.ndarray, columns: int) -> int:
     return longest if longest >= SHORTEST_CUT else 0
 
 
-def _lone_rate(codes: np.ndarray, rates: np.ndarray) -> float:
-    """How far one pixel lies above twice the largest of its eight neighbours, at most [mm/h]; 0 where none does."""
+def _lone_rate(codes: np.ndarray, amount: np.ndarray, doubled: int) -> float:
+    """How far one pixel lies above twice the largest of its eight neighbours, at most [mm/h]; 0 where none does.
+
+    Args:
+        amount: The rate of each code plus one, of the first for what is not measured.
+        doubled: `_codes_to_double` of them.
+    """
     # What is not measured counts as nothing: its code becomes the smallest.
     raised = (codes + codes.dtype.type(1)).ravel()
     columns = codes.shape[1]
@@ -97,8 +111,7 @@ def _lone_rate(codes: np.ndarray, rates: np.ndarray) -> float:
     in_row = np.maximum(beside, raised[1:-1])
     around = np.maximum(beside[columns:-columns], np.maximum(in_row[: -2 * columns], in_row[2 * columns :]))
     middle = raised[columns + 1 : -columns - 1]
-    amount = np.concatenate([[0.0], np.nan_to_num(rates)])
-    lone = np.flatnonzero((middle > around) & (middle - around >= _codes_to_double(amount)))
+    lone = np.flatnonzero((middle > around) & (middle - around >= doubled))
     # Rows that follow one another in memory are no neighbours: a pixel at either edge has not eight.
     column = (lone + 1) % columns
     lone = lone[(column > 0) & (column < columns - 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from data_prep.readers import texture
 from data_prep.readers.texture import measure_codes
 
 # Codes in steps of 0.5 mm/h, the last for no data.
@@ -86,3 +87,13 @@ def test_sixteen_bits_and_a_view_are_measured_alike() -> None:
 
 def test_a_narrow_raster_has_no_marks() -> None:
     assert measure_codes(rain()[:2], RATES) == {}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 6, 7])
+@pytest.mark.parametrize("top", range(8, 13))
+def test_marks_across_two_blocks_are_found(monkeypatch: pytest.MonkeyPatch, rows: int, top: int) -> None:
+    codes = rain()
+    codes[top : top + rows, 20:33], codes[top + rows + 1, 40] = 0, 90
+    whole = measure_codes(codes, RATES)
+    monkeypatch.setattr(texture, "BLOCK_PIXELS", 5 * codes.shape[1])
+    assert measure_codes(codes, RATES) == whole == {"cut_pixels": 13 if rows <= 6 else 0, "lone_rate": 41.0}
