@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import re
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
@@ -27,6 +29,7 @@ from data_prep.readers.source import Source
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
 
+_COORDINATES = {"lats.npy", "lons.npy"}
 _ZIP = b"PK\x03\x04"
 NO_DATA = -1
 _STEP_MM, _MINUTES = Fraction(1, 100), 5.0
@@ -36,6 +39,8 @@ _MAX_DATES_BYTES = 64 << 20
 
 
 def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
+    if _members(source) == _COORDINATES:
+        raise source.error("coordinates and no rain", "leave it beside the data, which are read with it")
     grid = _grid(source, options)
     source.check_size(grid.shape, options)
     part = select(grid, options, source)
@@ -87,26 +92,40 @@ def convert_meteonet(source: str | Path, target: str | Path) -> int:
     target = Path(target)
     if target.exists():
         raise ConfigError(f"{target} is there already", "give another name")
-    with zipfile.ZipFile(file.path) as archive:
-        plain = {}
-        for name in ("dates", "miss_dates"):
-            if f"{name}.npy" in archive.namelist():
-                plain[name] = _date_member(file, archive, name, admit_pickle=True)
-        with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED) as made:
+    try:
+        with zipfile.ZipFile(file.path) as archive:
+            return _convert(file, archive, target)
+    except (zipfile.BadZipFile, zlib.error, KeyError) as error:
+        raise file.error(f"damaged, or not a file of MeteoNet ({error})", "fetch the file again") from error
+
+
+def _convert(file: Source, archive: zipfile.ZipFile, target: Path) -> int:
+    plain = {}
+    for name in ("dates", "miss_dates"):
+        if f"{name}.npy" in archive.namelist():
+            plain[name] = _date_member(file, archive, name, admit_pickle=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.absolute().parent) as folder:
+        draft = Path(folder) / target.name
+        with zipfile.ZipFile(draft, "x", zipfile.ZIP_DEFLATED) as made:
             with archive.open("data.npy") as data, made.open("data.npy", "w", force_zip64=True) as copy:
                 while block := data.read(1 << 20):
                     copy.write(block)
             for name, dates in plain.items():
                 with made.open(f"{name}.npy", "w") as copy:
                     np.lib.format.write_array(copy, dates, allow_pickle=False)
+        draft.rename(target)
     return int(plain["dates"].size)
 
 
 def _matches(source: Source) -> bool:
     if not source.head.startswith(_ZIP):
         return False
+    return {"data.npy", "dates.npy"} <= (members := _members(source)) or members == _COORDINATES
+
+
+def _members(source: Source) -> set[str]:
     with zipfile.ZipFile(source.path) as archive:
-        return {"data.npy", "dates.npy"} <= set(archive.namelist())
+        return set(archive.namelist())
 
 
 def _dates(source: Source, archive: zipfile.ZipFile, options: ReadOptions) -> np.ndarray:

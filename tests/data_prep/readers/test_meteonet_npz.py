@@ -66,6 +66,24 @@ def test_a_converted_file_needs_no_pickle(tmp_path: Path) -> None:
         convert_meteonet(source, target)
 
 
+def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    source = write(tmp_path)
+    content = bytearray(source.read_bytes())
+    with zipfile.ZipFile(source) as archive:
+        start = archive.getinfo("data.npy").header_offset
+    content[start + 60 : start + 80] = bytes(20)
+    source.write_bytes(content)
+    with pytest.raises(DataError, match="damaged, or not a file of MeteoNet"):
+        convert_meteonet(source, tmp_path / "plain.npz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["radar_coords_NW.npz", source.name]
+
+
+def test_the_file_of_coordinates_is_told_from_the_data(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(DataError, match="radar_coords_NW.npz: coordinates and no rain"):
+        read_all(tmp_path / "radar_coords_NW.npz")
+
+
 class _Evil:
     def __init__(self, marker: str) -> None:
         self.marker = marker
