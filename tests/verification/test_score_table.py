@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nowcast.verification import ensembles
 from nowcast.verification import probabilistic as p
 from nowcast.verification.counts import EventCounts
 from nowcast.verification.score_table import COLUMNS, score_rows
@@ -103,14 +104,16 @@ def test_rank_and_spread_rows_are_shares_and_roots() -> None:
     rows = found("rank_share", model="net", lead_minutes="")
     assert [row["bin"] for row in rows] == [0, 1, 2, 3]
     assert sum(row["value"] for row in rows) == pytest.approx(1.0, abs=1e-12)
-    histogram = p.rank_histogram(sums_of("rank", ""), skip_all_tied=True)
+    histogram = ensembles.rank_histogram(sums_of("rank", ""), skip_all_tied=True)
     assert [row["value"] for row in rows] == (histogram / histogram.sum()).tolist()
     sums = sums_of("spread", "")
     overall = value("ensemble_mean_rmse", model="net", lead_minutes="", bin="")
     assert overall == pytest.approx(np.sqrt(sums.squared_error.sum() / sums.n.sum()), rel=1e-14)
     # The error of the ensemble mean over all pixels is the RMSE of the continuous scores.
     assert overall == pytest.approx(value("rmse", model="net", lead_minutes=""), rel=1e-6)
-    assert [row["bin"] for row in found("spread", model="net", lead_minutes="")][1:] == list(p.SPREAD_EDGES_MM_H)
+    assert [row["bin"] for row in found("spread", model="net", lead_minutes="")][1:] == list(
+        ensembles.SPREAD_EDGES_MM_H
+    )
 
 
 def test_models_of_one_member_have_no_rows_of_probabilities() -> None:
@@ -121,7 +124,7 @@ def test_models_of_one_member_have_no_rows_of_probabilities() -> None:
 
 
 def test_observation_and_forecast_of_one_kind_say_why_there_is_no_area() -> None:
-    sums = p.ensemble_probability_sums(np.ones((2, 4, 4)), np.ones((4, 4)), [0.5])
+    sums = ensembles.ensemble_probability_sums(np.ones((2, 4, 4)), np.ones((4, 4)), [0.5])
     counts = small_evaluation(cases=1, leads=1).counts
     grown = p.ProbabilitySums(
         **{**vars(sums), **{name: getattr(sums, name)[None, None] for name in sums.additive_fields()}}

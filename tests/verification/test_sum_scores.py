@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nowcast.verification import continuous, probabilistic
+from nowcast.verification import continuous, ensembles, probabilistic
 from nowcast.verification.counts import EventCounts
 from nowcast.verification.fss import fractions_skill_score
 from nowcast.verification.score_table import score_rows
@@ -31,8 +31,8 @@ OWN: dict[str, Any] = {
     "fss": lambda sums: fractions_skill_score(sums).reshape(*sums.shape, -1),
     "csi_max_pool": lambda sums: pooled_csi(sums, (0, 1)),
     "csi_mean_pool": lambda sums: pooled_csi(sums, (2, 3)),
-    "crps": lambda sums: probabilistic.crps(sums)[..., None],
-    "fair_crps": lambda sums: probabilistic.fair_crps(sums)[..., None],
+    "crps": lambda sums: ensembles.crps(sums)[..., None],
+    "fair_crps": lambda sums: ensembles.fair_crps(sums)[..., None],
     "brier_score": probabilistic.brier_score,
 }
 by_metric = pytest.mark.parametrize("score", SUM_SCORES, ids=lambda score: score.metric)
@@ -75,14 +75,14 @@ def test_a_single_forecast_is_an_ensemble_of_one() -> None:
     field, observed = (np.round(rng.gamma(0.5, 4.0, (3, 20, 20)), 1).astype(np.float32) for _ in range(2))
     crps, brier = (next(score for score in SUM_SCORES if score.metric == name) for name in ("crps", "brier_score"))
     assert crps.single is not None and brier.single is not None
-    one = probabilistic.crps(probabilistic.crps_sums(field[None], observed))
+    one = ensembles.crps(ensembles.crps_sums(field[None], observed))
     np.testing.assert_allclose(
         crps.score(crps.single[1](continuous.continuous_sums(field, observed)))[:, 0], one, rtol=1e-12
     )
     from nowcast.verification.counting import count_events
 
     levels = [0.5, 2.0]
-    sums = probabilistic.ensemble_probability_sums(field[None], observed, levels)
+    sums = ensembles.ensemble_probability_sums(field[None], observed, levels)
     ours = brier.score(brier.single[1](count_events(field, observed, levels)))
     np.testing.assert_allclose(ours, probabilistic.brier_score(sums), rtol=1e-14)
 
