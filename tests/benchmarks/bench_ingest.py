@@ -26,6 +26,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 
 import h5py
@@ -60,14 +61,11 @@ WORKED_ON = "fmi pgm 1226x760"
 PGM_SHAPE = (6, 4)
 
 
-def seconds(function: Callable[[], object], repeats: int = 1) -> float:
-    """Least wall time of some runs."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return min(times)
+def seconds(function: Callable[[], object]) -> float:
+    """Wall time of a run."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
 
 
 def files_of(data: Path, event: str) -> list[Path]:
@@ -99,9 +97,16 @@ def require_same(paths: list[Path], archive: Path) -> int:
     return number
 
 
-def fresh_ingest(paths: list[Path], folder: Path, workers: int = 1) -> None:
+def fresh_ingest(paths: list[Path], folder: Path, workers: int = 1) -> tuple[float, float]:
+    """(wall time, processor time of this process) of an ingest into a new archive."""
     shutil.rmtree(folder / "a.zarr", ignore_errors=True)
-    ingest(paths, folder / "a.zarr", workers=workers)
+    return timed(lambda: ingest(paths, folder / "a.zarr", workers=workers))
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processor
 
 
 def repeated(data: Path, event: str, folder: Path, copies: int) -> list[Path]:
@@ -132,16 +137,11 @@ def against_bare(sets: Mapping[str, list[Path]], folder: Path, repeats: int) -> 
     print("\nthroughput of ingest / bare decode + encode (wanted: 0.8), wall time and processor time")
     for event, paths in sets.items():
         bare(paths[:2])
-        walls, processors = [], []
+        times = []
         for _ in range(repeats):  # one beside the other, so that a busy machine slows both
-            for work in (lambda paths=paths: bare(paths), lambda paths=paths: fresh_ingest(paths, folder)):
-                wall, processor = time.perf_counter(), time.process_time()
-                work()
-                walls.append(time.perf_counter() - wall)
-                processors.append(time.process_time() - processor)
+            times.append([timed(lambda paths=paths: bare(paths)), fresh_ingest(paths, folder)])
         frames = require_same(paths, folder / "a.zarr")
-        bare_ms, ingest_ms = (1000 * min(walls[side::2]) / frames for side in (0, 1))
-        bare_cpu, ingest_cpu = (1000 * min(processors[side::2]) / frames for side in (0, 1))
+        (bare_ms, bare_cpu), (ingest_ms, ingest_cpu) = 1000 * np.min(times, axis=0) / frames
         print(
             f"  {event:<20} {bare_ms:7.2f} ms bare, {ingest_ms:7.2f} ms ingest a frame, "
             f"ratio {bare_ms / ingest_ms:.2f}; processor {bare_cpu:7.2f} and {ingest_cpu:7.2f} ms, "
@@ -202,21 +202,36 @@ def _is_field(found: object) -> bool:
     return isinstance(found, h5py.Dataset) and found.ndim == 2 and found.size > 10_000
 
 
-def two_workers(paths: list[Path], folder: Path, repeats: int) -> None:
-    """Long enough that the start of the processes counts little; that is told, too."""
-    one, two = np.inf, np.inf
-    for _ in range(repeats):
-        one = min(one, seconds(lambda: fresh_ingest(paths, folder, workers=1)))
-        frames = require_same(paths, folder / "a.zarr")
-        two = min(two, seconds(lambda: fresh_ingest(paths, folder, workers=2)))
-        assert require_same(paths, folder / "a.zarr") == frames
-    start = seconds(lambda: fresh_ingest(paths[:26], folder, workers=2)) - 26 * two / frames
+def two_workers(paths: list[Path], folder: Path) -> None:
+    """Long enough that the start of the processes counts little; that is told, too.
+
+    Wall times say what the machine had to give at the time, processor times what two idle cores could do at most.
+    """
+    one, one_processor = fresh_ingest(paths, folder, workers=1)
+    frames = require_same(paths, folder / "a.zarr")
+    two, two_processor = fresh_ingest(paths, folder, workers=2)
+    two_processor += _of_ended_workers()
+    assert require_same(paths, folder / "a.zarr") == frames
+    start = fresh_ingest(paths[:26], folder, workers=2)[0] - 26 * two / frames
+    _of_ended_workers()
     alone, side = _scaling(paths[:80])
     print(f"\nthe machine itself: 2 bare decoders at once do x{2 * alone / side:.2f} of what one does alone")
     print(
         f"2 workers / 1 (wanted: 1.7): {one:.1f} s with 1, {two:.1f} s with 2, x{one / two:.2f} ({frames} frames); "
         f"of that {start:.1f} s are the start of the processes and of the archive"
     )
+    print(
+        f"processor time of all processes: {one_processor:.1f} s with 1, {two_processor:.1f} s with 2: "
+        f"two idle cores would do x{2 * one_processor / two_processor:.2f} at most"
+    )
+
+
+def _of_ended_workers() -> float:
+    """Processor time of the worker processes since this was last asked for; ends the server that they are forked by."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _scaling(paths: list[Path]) -> tuple[float, float]:
@@ -340,7 +355,7 @@ def run(
     if "bare" in parts:
         against_bare(sets, folder, repeats)
     if "workers" in parts:
-        two_workers(sets.get(WORKED_ON) or next(iter(sets.values())), folder, repeats=1)
+        two_workers(sets.get(WORKED_ON) or next(iter(sets.values())), folder)
     if "growing" in parts:
         growing(folder, *grown)
     if "year" in parts:
