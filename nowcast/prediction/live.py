@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,17 @@ from nowcast.prediction.predict import (
 log = logging.getLogger(__name__)
 
 
+def _now() -> np.datetime64:
+    return np.datetime64(datetime.now(UTC).replace(tzinfo=None), "s")
+
+
 @dataclass(eq=False)
 class LiveForecasts:
     """The forecasts of one forecaster in one folder, brought up to date with an archive that grows.
 
     A frame is due when it is among the last `catch_up` of the archive and has no forecast file. One whose input
-    frames are not all there is skipped, with the reason in the log, until a late frame fills the gap.
+    frames are not all there is skipped, with the reason in the log, until a late frame fills the gap. One that is dated
+    more than a step after now is no news: its date or the clock is wrong, which is said, and the others go on.
 
     Attributes:
         forecaster: A model or a baseline.
@@ -39,6 +45,7 @@ class LiveForecasts:
         leads: Number of lead times for a step.
         catch_up: How far back from the newest frame forecasts are still made.
         how: What else `forecast_at` is told: chances, members, seed.
+        clock: The time now [UTC].
     """
 
     forecaster: FramesForecaster
@@ -46,12 +53,17 @@ class LiveForecasts:
     leads: Callable[[np.timedelta64], int]
     catch_up: np.timedelta64
     how: Mapping[str, Any] = field(default_factory=dict)
+    clock: Callable[[], np.datetime64] = _now
     _said: dict[np.datetime64, str] = field(default_factory=dict, init=False)
     _climate: dict[str, str] = field(default_factory=dict, init=False)
 
     def due(self, source: FrameSource) -> list[np.datetime64]:
         """Times of frames without a forecast, the newest first."""
         times = source.times[source.present]
+        ahead = times > self.clock() + source.step
+        for time in times[ahead]:
+            self._say(time, "it lies ahead of the clock of this machine; one of the two is wrong")
+        times = times[~ahead]
         recent = times[times >= times[-1] - self.catch_up] if times.size else times
         return [time for time in recent[::-1] if not self._path(time).exists()]
 
@@ -69,10 +81,14 @@ class LiveForecasts:
                     return self._issue(source, time)
                 except DataError as error:
                     reason = str(error)
-            if self._said.get(time) != reason:
-                self._said[time] = reason
-                log.warning("no forecast for %sZ: %s", time, reason)
+            self._say(time, reason)
         return None
+
+    def _say(self, time: np.datetime64, reason: str) -> None:
+        """Why there is no forecast, once."""
+        if self._said.get(time) != reason:
+            self._said[time] = reason
+            log.warning("no forecast for %sZ: %s", time, reason)
 
     def _obstacle(self, source: FrameSource, time: np.datetime64) -> str | None:
         """Which of the input frames are missing, in words."""

@@ -149,3 +149,14 @@ def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(KeyboardInterrupt):
         run(live(tmp_path), Frames(0, 1, 2))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frame_dated_ahead_of_the_clock_holds_nothing_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file with a wrong date comes among true ones: those are forecast from, and it is named once."""
+    forecasts = live(tmp_path)
+    forecasts.clock = lambda: START + 5 * STEP
+    with caplog.at_level(logging.WARNING):
+        run(forecasts, Frames(*range(6), 500, 501, 502), Frames(*range(7), 500, 501, 502))
+    assert numbers(tmp_path) == [2, 3, 4, 5, 6]  # the last a step ahead, as a stamp at the end of an interval may be
+    ahead = [record.message for record in caplog.records if "ahead of the clock" in record.message]
+    assert len(ahead) == 3 and "2020-01-02T17:40:00Z" in ahead[0]
