@@ -124,7 +124,7 @@ def _bring(fields: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
             down[column], right[column] = (y - top, x - left) if inside else (np.nan, np.nan)
         for k in range(several):
             if _blend(fields[k], corners, down, right, out[k, row]):
-                _complete(fields[k].reshape((rows, columns)), corners, places[:, row], out[k, row])
+                _complete(fields[k].reshape((rows, columns)), corners, down, places[:, row], out[k, row])
 
 
 @njit(cache=True, nogil=True)
@@ -143,11 +143,11 @@ def _blend(field: np.ndarray, corners: np.ndarray, down: np.ndarray, right: np.n
 
 
 @njit(cache=True, nogil=True)
-def _complete(field: np.ndarray, corners: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
-    """Look again where `out` (W,) is NaN: some corners may be valid."""
+def _complete(field: np.ndarray, corners: np.ndarray, down: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    """Look again where `out` (W,) is NaN, though inside the frame: some corners may be valid."""
     flat = field.reshape(-1)
     for column in range(out.size):
-        if np.isnan(out[column]):
+        if np.isnan(out[column]) and not np.isnan(down[column]):
             for corner in range(4):
                 if not np.isnan(flat[corners[corner, column]]):
                     out[column] = value_at(field, places[0, column], places[1, column])

@@ -275,14 +275,16 @@ class WithBase(nn.Module):
         """Features (B, K, S + 1, H, W) of values (B, T, H, W) that each threshold has for itself."""
         if self.borders.numel() == 0:  # type: ignore[operator]
             return None
-        borders = self.borders.view(-1, 1, 1)  # type: ignore[operator]
-        happened = (values[:, -1:] >= borders).float()
-        earlier = values[:, :-1] if values.shape[1] > 1 else values
-        before = torch.zeros_like(happened)
-        for frame in earlier.split(1, dim=1):
-            before = before + (frame >= borders)
-        _, *wider = near.means(happened)
-        return torch.stack([happened, before / earlier.shape[1], *map(log_odds, wider)], dim=2)
+        last, earlier = values[:, -1:], values[:, :-1] if values.shape[1] > 1 else values
+        features = []
+        for border in self.borders.unbind():  # type: ignore[operator]
+            happened = (last >= border).float()
+            before = torch.zeros_like(happened)
+            for frame in earlier.split(1, dim=1):
+                before = before + (frame >= border)
+            _, *wider = near.means(happened)
+            features.append(torch.cat([happened, before / earlier.shape[1], *map(log_odds, wider)], dim=1))
+        return torch.stack(features, dim=1)
 
 
 def _above(values: Tensor, borders: Tensor) -> Tensor:

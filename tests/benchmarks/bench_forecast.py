@@ -40,13 +40,13 @@ JUDGED = {
 }
 
 
-def real_frames(number: int) -> Iterator[tuple[str, np.ndarray]]:
-    """The name and the frames (T, H, W) [mm/h] of each event that is there."""
+def real_frames(number: int, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """The name and the frames (T, H, W) [mm/h] of each of the events that is there."""
     from data_prep.readers.registry import read_frames
 
     folder = Path(os.environ.get("NOWCAST_TEST_DATA", "../shared/data"))
-    for name, part in EVENTS.items():
-        files = sorted(path for path in (folder / part).rglob("*") if path.is_file())[ISSUE - number : ISSUE]
+    for name in names:
+        files = sorted(path for path in (folder / EVENTS[name]).rglob("*") if path.is_file())[ISSUE - number : ISSUE]
         if files:
             yield name, np.stack([frame.rain_rate for path in files for frame in read_frames(path)])
 
@@ -113,13 +113,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a run of seconds on synthetic rain, for CI")
     parser.add_argument("--alone", action="store_true", help="without the other packages, whose import takes longer")
     parser.add_argument("--turns", type=int, default=3, help="timed forecasts of each method")
+    parser.add_argument("--event", choices=EVENTS, help="this one alone")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     one_thread()
     forecasters = methods(alone=options.alone)
     number = max(forecaster.input_frames for forecaster in forecasters.values())
     kept, judged = True, False
-    for name, frames in synthetic_frames(number) if options.quick else real_frames(number):
+    names = [options.event] if options.event else list(EVENTS)
+    for name, frames in synthetic_frames(number) if options.quick else real_frames(number, names):
         missing = np.isnan(frames[-1]).mean()
         print(f"{name}: {frames.shape[1]}x{frames.shape[2]} pixels, {missing:.0%} missing, {LEADS} leads, one thread")
         seconds = measure(frames, forecasters, 1 if options.quick else options.turns)
