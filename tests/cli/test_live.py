@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import sys
@@ -111,7 +112,9 @@ def test_a_signal_ends_it_with_its_code_and_files_that_can_be_read(
     arriving, out = tmp_path / "arriving", tmp_path / "out"
     write_series(arriving, [0, 1])
     command = [sys.executable, "-m", "cli.main", "live", "persistence", str(arriving), "-o", str(out), "--poll", "0.2s"]
-    running = subprocess.Popen([*command, "--minutes", "10"], stderr=subprocess.PIPE, text=True)
+    # A job in the background of a shell ignores SIGINT, and would hand that down.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    running = subprocess.Popen([*command, "--minutes", "10"], stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     try:
         _until(lambda: len(issue_times(out)) == 2, running)
         write_series(arriving, [2])
