@@ -11,7 +11,7 @@ from data_prep.readers.cf_netcdf import CF_OPTIONS, decode_times, frames
 from data_prep.readers.frame import RadarFrame
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
-from data_prep.readers.source import HDF5, Source, text
+from data_prep.readers.source import Source, text
 
 
 def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
@@ -22,10 +22,10 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
 
 
 def _matches(source: Source) -> bool:
-    if not source.head.startswith(HDF5):
+    if not {"start_time", "valid_time"} <= source.hdf5_names:
         return False
     with source.open_hdf5(ReadOptions()) as file:
-        return "rainfields" in text(file.attrs.get("source", "")) and {"start_time", "valid_time"} <= set(file)
+        return "rainfields" in text(file.attrs.get("source", ""))
 
 
 def _interval_minutes(source: Source, dataset: CfDataset) -> float:

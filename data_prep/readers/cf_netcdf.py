@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -240,6 +241,59 @@ def _depth_intervals(
     return [source.interval_minutes(minutes, options, lacking="") for minutes in declared]
 
 
+@dataclass(frozen=True)
+class Missing:
+    """Where a variable is not measured: _FillValue, missing_value, netCDF's own fill, outside valid_range, NaN."""
+
+    codes: tuple[Any, ...]
+    low: Any
+    high: Any
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Any], dtype: np.dtype) -> Missing:
+        """By a variable's attributes and the type of what it stores."""
+        codes = [value for key in ("_FillValue", "missing_value") for value in np.atleast_1d(attributes.get(key, []))]
+        if "_FillValue" not in attributes and dtype.str[1:] in netCDF4.default_fillvals and dtype.itemsize > 1:
+            codes.append(np.asarray(netCDF4.default_fillvals[dtype.str[1:]]).astype(dtype)[()])
+        low, high = attributes.get("valid_range", (attributes.get("valid_min"), attributes.get("valid_max")))
+        return cls(tuple(codes), *(None if bound is None else _scalar(bound) for bound in (low, high)))
+
+    def mask(self, stored: np.ndarray) -> np.ndarray:
+        missing = np.isnan(stored) if stored.dtype.kind == "f" else np.zeros(stored.shape, dtype=bool)
+        for code in self.codes:
+            missing |= stored == code
+        if self.low is not None:
+            missing |= stored < self.low
+        if self.high is not None:
+            missing |= stored > self.high
+        return missing
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """From stored numbers to rain rates, with `relation` from reflectivity."""
+
+    gain: Any
+    offset: Any
+    factor: Fraction
+    relation: ZRelation | None
+    missing: Missing
+    declared_missing: tuple[float, ...]
+
+    def __call__(self, stored: np.ndarray) -> np.ndarray:
+        missing = self.missing.mask(stored)
+        if self.declared_missing:
+            declared = rescale(stored, self.gain, self.offset)
+            for value in self.declared_missing:
+                missing |= np.isclose(declared, value, rtol=1e-6, atol=0)
+        values = rescale(stored, self.gain, self.offset, factor=Fraction(1) if self.relation else self.factor)
+        values[missing] = np.nan
+        if self.relation is not None:
+            values = self.relation.rain_rate(values)
+        values[(values < 0) & (values > -_ROUNDING_MM_H)] = 0.0
+        return values
+
+
 def _rain_rate(
     source: Source,
     variable: CfVariable,
@@ -252,22 +306,14 @@ def _rain_rate(
     """(h, w) float32 [mm/h] of a window as stored; what is not measured is NaN."""
     if stored.dtype.kind not in "iuf":
         raise source.error(f"variable {variable.name!r} holds {stored.dtype}, wanted numbers")
-    gain, offset = (_scalar(variable.attributes.get(*key)) for key in (("scale_factor", 1), ("add_offset", 0)))
     factor = quantity.factor
     if quantity.kind == "depth" and minutes is not None:
         factor = factor * per_hour(minutes)
-
-    def rates(stored: np.ndarray) -> np.ndarray:
-        missing = missing_mask(variable.attributes, stored) | _declared_missing(stored, gain, offset, options)
-        values = rescale(stored, gain, offset, factor=factor if relation is None else Fraction(1))
-        values[missing] = np.nan
-        if relation is not None:
-            values = relation.rain_rate(values)
-        values[(values < 0) & (values > -_ROUNDING_MM_H)] = 0.0
-        return values
-
+    gain, offset = (_scalar(variable.attributes.get(*key)) for key in (("scale_factor", 1), ("add_offset", 0)))
+    missing = Missing.of(variable.attributes, stored.dtype)
+    decoding = _Decoding(gain, offset, factor, relation, missing, options.missing_values)
     with np.errstate(invalid="ignore"):
-        values = convert(stored, rates)
+        values = convert(stored, decoding)
     if np.fmin.reduce(values, axis=None) < 0 or np.isinf(np.fmax.reduce(values, axis=None)):
         wrong = (values < 0) | np.isinf(values)
         raise source.error(
@@ -276,35 +322,6 @@ def _rain_rate(
             "name the value in missing_values if it means 'not measured' (--missing-value)",
         )
     return values
-
-
-def missing_mask(attributes: Mapping[str, Any], stored: np.ndarray) -> np.ndarray:
-    """Where a variable is not measured: _FillValue, missing_value, netCDF's own fill, outside valid_range, NaN."""
-    missing = np.isnan(stored) if stored.dtype.kind == "f" else np.zeros(stored.shape, dtype=bool)
-    declared = [value for key in ("_FillValue", "missing_value") for value in np.atleast_1d(attributes.get(key, []))]
-    if (
-        "_FillValue" not in attributes
-        and stored.dtype.str[1:] in netCDF4.default_fillvals
-        and stored.dtype.itemsize > 1
-    ):
-        declared.append(np.asarray(netCDF4.default_fillvals[stored.dtype.str[1:]]).astype(stored.dtype))
-    for value in declared:
-        missing |= stored == value
-    low, high = attributes.get("valid_range", (attributes.get("valid_min"), attributes.get("valid_max")))
-    if low is not None:
-        missing |= stored < low
-    if high is not None:
-        missing |= stored > high
-    return missing
-
-
-def _declared_missing(stored: np.ndarray, gain: Any, offset: Any, options: ReadOptions) -> np.ndarray:
-    missing = np.zeros(stored.shape, dtype=bool)
-    if options.missing_values:
-        values = rescale(stored, gain, offset)
-        for value in options.missing_values:
-            missing |= np.isclose(values, value, rtol=1e-6, atol=0)
-    return missing
 
 
 def _relation(dataset: CfDataset, variable: CfVariable, options: ReadOptions) -> ZRelation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
 from data_prep.readers.scaling import convert, per_hour, rescale
 from data_prep.readers.selection import select
-from data_prep.readers.source import HDF5, Source, number, text
+from data_prep.readers.source import Source, number, text
 from nowcast.data.grid import Grid
 from nowcast.data.units import ZRelation
 from nowcast.errors import DataError
@@ -58,10 +59,31 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
 
 
 def _matches(source: Source) -> bool:
-    if not source.head.startswith(HDF5):
+    if not {"overview", "image1", "geographic"} <= source.hdf5_names:
         return False
     with source.open_hdf5(ReadOptions()) as file:
-        return "hdftag_version_number" in file["overview"].attrs and "image1" in file and "geographic" in file
+        return "hdftag_version_number" in file["overview"].attrs
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    """From stored numbers to rain rates; of depths over so many minutes, or of reflectivity."""
+
+    gain: str
+    offset: str
+    missing: tuple[float, ...]
+    minutes: float | None
+    relation: ZRelation
+
+    def __call__(self, stored: np.ndarray) -> np.ndarray:
+        if self.minutes is not None:
+            rate = rescale(stored, self.gain, self.offset, factor=per_hour(self.minutes))
+        else:
+            # The code 0 is "below the lowest reflectivity", whatever the formula makes of it.
+            rate = np.where(stored == 0, 0.0, self.relation.rain_rate(rescale(stored, self.gain, self.offset)))
+        for code in self.missing:
+            rate[stored == code] = np.nan
+        return rate
 
 
 def _rain_rate(
@@ -77,21 +99,17 @@ def _rain_rate(
     if formula is None:
         found = text(calibration.get("calibration_formulas", ""))
         raise source.error(f"its calibration is {found!r}, wanted such as 'GEO=0.01*PV+0.0'")
-    gain, offset = formula.group(1), (formula.group(2) or "0").replace(" ", "")
     names = [name for name in ("calibration_missing_data", "calibration_out_of_image") if name in calibration]
-    missing_codes = {*(number(calibration[name]) for name in names), *options.missing_values}
-
-    def rates(stored: np.ndarray) -> np.ndarray:
-        if minutes is not None:
-            rate = rescale(stored, gain, offset, factor=per_hour(minutes))
-        else:
-            # The code 0 is "below the lowest reflectivity", whatever the formula makes of it.
-            rate = np.where(stored == 0, 0.0, relation.rain_rate(rescale(stored, gain, offset)))
-        for code in missing_codes:
-            rate[stored == code] = np.nan
-        return rate
-
-    rate = convert(stored, rates)
+    rate = convert(
+        stored,
+        _Calibration(
+            gain=formula.group(1),
+            offset=(formula.group(2) or "0").replace(" ", ""),
+            missing=(*(number(calibration[name]) for name in names), *options.missing_values),
+            minutes=minutes,
+            relation=relation,
+        ),
+    )
     lowest = np.fmin.reduce(rate, axis=None)
     if lowest < 0:
         raise source.error(f"its formula {formula.group(0)!r} gives negative rain, {lowest:g} mm/h")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,12 +17,12 @@ import numpy as np
 import pyproj
 
 from data_prep.readers.frame import RadarFrame
-from data_prep.readers.hdf5 import Place, read_window
+from data_prep.readers.hdf5 import Place, convert_window
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
-from data_prep.readers.scaling import convert, per_hour, rescale
+from data_prep.readers.scaling import per_hour, rescale
 from data_prep.readers.selection import Selection, select
-from data_prep.readers.source import HDF5, Source, number, text
+from data_prep.readers.source import Source, number, text
 from nowcast.data.grid import Grid
 from nowcast.data.units import ZRelation
 from nowcast.errors import DataError
@@ -55,12 +56,11 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
 
 
 def _matches(source: Source) -> bool:
-    if not source.head.startswith(HDF5):
+    if "what" not in source.hdf5_names:
         return False
     with source.open_hdf5(ReadOptions()) as file:
-        return text(file.attrs.get("Conventions", "")).startswith("ODIM_H5") or (
-            "what" in file and text(file["what"].attrs.get("version", "")).startswith("H5rad")
-        )
+        conventions, version = file.attrs.get("Conventions", ""), file["what"].attrs.get("version", "")
+    return text(conventions).startswith("ODIM_H5") or text(version).startswith("H5rad")
 
 
 def _check_object(source: Source, top: Place) -> None:
@@ -89,6 +89,33 @@ def _wanted_data(source: Source, top: Place, options: ReadOptions) -> tuple[Plac
     raise source.error(f"holds the quantities {', '.join(map(repr, found)) or 'none'}; wanted {wanted}")
 
 
+@dataclass(frozen=True)
+class _Scale:
+    """From stored numbers to rain rates: of rates, of depths over so many minutes, of reflectivity by its relation."""
+
+    gain: float
+    offset: float
+    dry: tuple[float, ...]
+    missing: tuple[float, ...]
+    minutes: float | None
+    relation: ZRelation | None
+
+    def __call__(self, stored: np.ndarray) -> np.ndarray:
+        dry, missing = _is_one_of(stored, self.dry), _is_one_of(stored, self.missing)
+        if stored.dtype.kind == "f":
+            missing |= np.isnan(stored)
+        if self.relation is not None:
+            # The power is slow and most pixels are dry or missing.
+            values, wet = np.zeros(stored.shape), ~(missing | dry)
+            values[wet] = self.relation.rain_rate(rescale(stored[wet], self.gain, self.offset))
+        else:
+            factor = Fraction(1) if self.minutes is None else per_hour(self.minutes)
+            values = rescale(stored, self.gain, self.offset, factor=factor)
+        np.copyto(values, 0.0, where=dry)
+        np.copyto(values, np.nan, where=missing)
+        return values
+
+
 def _rain_rate(
     source: Source, data: Place, quantity: str, part: Selection, options: ReadOptions
 ) -> tuple[np.ndarray, float | None, dict[str, str | float]]:
@@ -103,24 +130,9 @@ def _rain_rate(
     if relation is not None:
         used |= {"zr_a": relation.a, "zr_b": relation.b}
     gain, offset = (_scale(source, data, name, neutral) for name, neutral in (("gain", 1.0), ("offset", 0.0)))
-    dry_codes, missing_codes = _codes(data, options)
-
-    def rates(stored: np.ndarray) -> np.ndarray:
-        dry, missing = _is_one_of(stored, dry_codes), _is_one_of(stored, missing_codes)
-        if stored.dtype.kind == "f":
-            missing |= np.isnan(stored)
-        if quantity in REFLECTIVITY and relation is not None:
-            # The power is slow and most pixels are dry or missing.
-            values, wet = np.zeros(stored.shape), ~(missing | dry)
-            values[wet] = relation.rain_rate(rescale(stored[wet], gain, offset))
-        else:
-            factor = Fraction(1) if minutes is None else per_hour(minutes)
-            values = rescale(stored, gain, offset, factor=factor)
-        np.copyto(values, 0.0, where=dry)
-        np.copyto(values, np.nan, where=missing)
-        return values
-
-    values = convert(read_window(source, _array(source, data), part.rows, part.columns, options), rates)
+    dry, missing = _codes(data, options)
+    rates = _Scale(gain, offset, dry, missing, minutes, relation if quantity in REFLECTIVITY else None)
+    values = convert_window(source, _array(source, data), part.rows, part.columns, options, rates)
     _check_values(source, values, quantity)
     return values, minutes, used
 
@@ -129,16 +141,16 @@ def _kind(quantity: str) -> str:
     return "reflectivity" if quantity in REFLECTIVITY else "accumulation" if quantity in ACCUMULATION else "rain rate"
 
 
-def _codes(data: Place, options: ReadOptions) -> tuple[list[float], list[float]]:
+def _codes(data: Place, options: ReadOptions) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Stored values that mean (measured and dry, nothing measured)."""
     dry, missing = (data.inherited("what", name) for name in ("undetect", "nodata"))
     return (
-        [] if dry is None else [number(dry)],
-        [*([] if missing is None else [number(missing)]), *options.missing_values],
+        () if dry is None else (number(dry),),
+        (*(() if missing is None else (number(missing),)), *options.missing_values),
     )
 
 
-def _is_one_of(stored: np.ndarray, codes: list[float]) -> np.ndarray:
+def _is_one_of(stored: np.ndarray, codes: tuple[float, ...]) -> np.ndarray:
     found = np.zeros(stored.shape, dtype=bool)
     for code in codes:
         # Against the number itself: numpy rounds it to the precision of the array.
@@ -175,6 +187,20 @@ def _declared_relation(source: Source, data: Place) -> ZRelation | None:
     return ZRelation(number(a), number(b))
 
 
+@dataclass(frozen=True)
+class _Index:
+    """From stored numbers to the quality index."""
+
+    gain: float
+    offset: float
+
+    def __call__(self, stored: np.ndarray) -> np.ndarray:
+        index = rescale(stored, self.gain, self.offset)
+        # Sentinels of the data that a quality group leaves undeclared are no quality either.
+        np.copyto(index, np.nan, where=~((index >= 0) & (index <= 1)))
+        return index
+
+
 def _quality(source: Source, top: Place, data: Place, part: Selection, options: ReadOptions) -> np.ndarray | None:
     """The quality index of the data, from a quality group below it or from a dataset of its own (QIND)."""
     places = [*data.numbered("quality"), *(data.parent or top).numbered("quality")]
@@ -190,14 +216,7 @@ def _quality(source: Source, top: Place, data: Place, part: Selection, options: 
         gain, offset = (
             number(place.attribute("what", name, neutral)) for name, neutral in (("gain", 1.0), ("offset", 0.0))
         )
-
-        def indices(stored: np.ndarray, gain: float = gain, offset: float = offset) -> np.ndarray:
-            index = rescale(stored, gain, offset)
-            # Sentinels of the data that a quality group leaves undeclared are no quality either.
-            np.copyto(index, np.nan, where=~((index >= 0) & (index <= 1)))
-            return index
-
-        index = convert(read_window(source, array, part.rows, part.columns, options), indices)
+        index = convert_window(source, array, part.rows, part.columns, options, _Index(gain, offset))
         return part.coarse(index)
     return None
 

@@ -6,9 +6,7 @@ that loads a `Reader`: its name, one line for people, `matches(source)` and `rea
 
 from __future__ import annotations
 
-import gzip
 import importlib
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from data_prep.readers.frame import RadarFrame
+from data_prep.readers.inflate import InflateError
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.source import Source
 from nowcast.errors import ConfigError, DataError, NowcastError
@@ -151,7 +150,7 @@ def _require_readable(source: Source) -> None:
         if not source.is_folder and source.path.stat().st_size == 0:
             raise source.error("the file is empty (0 bytes)", "fetch it again")
         _ = source.head
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except InflateError as error:
         raise source.error(f"the gzip stream is damaged: {error}", "fetch the file again") from error
     except OSError as error:
         raise source.error(f"cannot be read: {error}") from error

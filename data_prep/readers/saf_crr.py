@@ -12,14 +12,14 @@ import h5py
 import numpy as np
 import pyproj
 
-from data_prep.readers.cf_netcdf import missing_mask
+from data_prep.readers.cf_netcdf import Missing
 from data_prep.readers.frame import RadarFrame
 from data_prep.readers.hdf5 import read_window
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
 from data_prep.readers.scaling import rescale
 from data_prep.readers.selection import select
-from data_prep.readers.source import HDF5, Source, number, text
+from data_prep.readers.source import Source, number, text
 from nowcast.data.grid import Grid
 
 VARIABLE = "crr_intensity"
@@ -41,7 +41,7 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
                 for key, neutral in (("scale_factor", 1), ("add_offset", 0))
             ),
         )
-        rate[missing_mask(attributes, stored)] = np.nan
+        rate[Missing.of(attributes, stored.dtype).mask(stored)] = np.nan
         frame = RadarFrame(
             part.coarse(rate),
             _time(source, file),
@@ -58,10 +58,10 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
 
 
 def _matches(source: Source) -> bool:
-    if not source.head.startswith(HDF5):
+    if VARIABLE not in source.hdf5_names:
         return False
     with source.open_hdf5(ReadOptions()) as file:
-        return VARIABLE in file and "gdal_projection" in file.attrs
+        return "gdal_projection" in file.attrs
 
 
 def _time(source: Source, file: h5py.File) -> np.datetime64:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,19 +25,27 @@ def convert(stored: np.ndarray, rates: Callable[[np.ndarray], np.ndarray]) -> np
 
     Args:
         stored: (H, W) numbers as they stand in the file.
-        rates: Element by element, from stored numbers to rain rates; also for values that are not in the field.
+        rates: Element by element, from stored numbers to rain rates; also for values that are not in the field. Two
+            that are equal do the same: file after file has the same table.
     """
     size = stored.dtype.itemsize
     if stored.dtype.kind in "iu" and size <= 2 and stored.size >= 2 ** (8 * size):
-        unsigned = np.dtype(f"u{size}")
-        codes = np.arange(2 ** (8 * size), dtype=unsigned)
-        with np.errstate(over="ignore", invalid="ignore"):
-            table = rates(codes.view(f"{stored.dtype.kind}{size}")).astype(np.float32)
-        return look_up(table, stored.astype(stored.dtype.newbyteorder("="), copy=False).view(unsigned))
+        table = _table(rates, stored.dtype.kind, size)
+        return look_up(table, stored.astype(stored.dtype.newbyteorder("="), copy=False).view(f"u{size}"))
     converted = np.empty(stored.shape, dtype=np.float32)
     for rows in _row_blocks(stored.shape, _BLOCK_PIXELS):
         converted[rows] = rates(stored[rows])
     return converted
+
+
+@lru_cache(maxsize=8)
+def _table(rates: Callable[[np.ndarray], np.ndarray], kind: str, size: int) -> np.ndarray:
+    """What `rates` makes of every integer of so many bytes, by its bits."""
+    codes = np.arange(2 ** (8 * size), dtype=f"u{size}").view(f"{kind}{size}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        table = rates(codes).astype(np.float32)
+    table.setflags(write=False)
+    return table
 
 
 def look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:

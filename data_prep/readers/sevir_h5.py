@@ -22,7 +22,7 @@ from data_prep.readers.options import ReadOptions
 from data_prep.readers.registry import Reader
 from data_prep.readers.scaling import look_up
 from data_prep.readers.selection import select
-from data_prep.readers.source import HDF5, Source, text
+from data_prep.readers.source import Source, text
 from nowcast.data.grid import Grid
 from nowcast.errors import DataError
 
@@ -96,10 +96,10 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
 
 
 def _matches(source: Source) -> bool:
-    if not source.head.startswith(HDF5):
+    if not {"vil", "id"} <= source.hdf5_names:
         return False
     with source.open_hdf5(ReadOptions()) as file:
-        return isinstance(file.get("vil"), h5py.Dataset) and file["vil"].ndim == 4 and "id" in file
+        return isinstance(file["vil"], h5py.Dataset) and file["vil"].ndim == 4
 
 
 def _wanted_events(source: Source, file: h5py.File, number: int, options: ReadOptions) -> list[tuple[int, str]]:

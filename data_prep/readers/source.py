@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from data_prep.readers.inflate import InflateError, gunzip
 from data_prep.readers.options import ReadOptions
 from nowcast.errors import DataError
 
@@ -23,6 +22,8 @@ GZIP = b"\x1f\x8b"
 HDF5 = b"\x89HDF\r\n\x1a\n"
 # As much of a file as any format needs to be known.
 HEAD_BYTES = 4096
+# They take at most so many of a gzip stream, its header with them.
+PACKED_HEAD_BYTES = 1 << 17
 # A larger file is read piece by piece.
 HELD_BYTES = 16 << 20
 
@@ -78,16 +79,19 @@ class Source:
         """The first bytes of the contents, empty for a folder.
 
         Raises:
-            EOFError, zlib.error: A gzip stream that is cut short or damaged there.
+            InflateError: A gzip stream that is cut short or damaged there.
         """
         if self.is_folder:
             return b""
-        if not self.is_gzip:
-            return self._packed(HEAD_BYTES)
-        if self.contents is not None:
-            return _ungzipped(self.contents, HEAD_BYTES)
-        with gzip.open(self.path, "rb") as file:
-            return bytes(file.read(HEAD_BYTES))
+        return gunzip(self._packed(PACKED_HEAD_BYTES), HEAD_BYTES) if self.is_gzip else self._packed(HEAD_BYTES)
+
+    @cached_property
+    def hdf5_names(self) -> frozenset[str]:
+        """The names at the root of an HDF5 file, for telling formats apart; none of other files."""
+        if not self.head.startswith(HDF5):
+            return frozenset()
+        with self.open_hdf5(ReadOptions()) as file:
+            return frozenset(file)
 
     def read(self, limit: int) -> bytes:
         """The whole contents.
@@ -99,8 +103,8 @@ class Source:
         contents = self._packed(limit + limit // 1000 + HEAD_BYTES if self.is_gzip else limit + 1)
         try:
             if self.is_gzip:
-                contents = _ungzipped(contents, limit + 1)
-        except (EOFError, zlib.error) as error:
+                contents = gunzip(contents, limit + 1)
+        except InflateError as error:
             raise self.error(f"the gzip stream is damaged: {error}", "fetch the file again") from error
         if len(contents) > limit:
             raise self.error(
@@ -179,24 +183,6 @@ class Source:
             return self.contents[:limit]
         with self.path.open("rb") as file:
             return file.read(limit)
-
-
-def _ungzipped(packed: bytes, limit: int) -> bytes:
-    """At most `limit` bytes of a gzip stream of one or more members, each checked by its checksum where it ends.
-
-    Raises:
-        EOFError, zlib.error: It is cut short, or damaged.
-    """
-    parts: list[bytes] = []
-    while packed and limit > 0:
-        member = zlib.decompressobj(wbits=31)
-        parts.append(member.decompress(packed, limit))
-        limit -= len(parts[-1])
-        if limit > 0 and not member.eof:
-            raise EOFError("it ends before its end-of-stream marker")
-        # Zeros may fill up the last block.
-        packed = member.unused_data.lstrip(b"\0")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def text(value: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.storage import MemoryStore
 
 from nowcast.data.archive_store import LEVEL
 from nowcast.data.forecast import LEAP_SECONDS, space_coordinates
@@ -112,10 +113,11 @@ def create_store(
     quality: bool,
     attributes: Mapping[str, Any],
 ) -> None:
-    """An archive without a frame, as a folder."""
+    """An archive without a frame, as a folder: made in memory, where Zarr takes half the time, then written."""
+    files: dict[str, Any] = {}
     interval = {} if interval_minutes is None else {"interval_minutes": float(interval_minutes)}
     group = zarr.create_group(
-        path,
+        MemoryStore(files),
         zarr_format=3,
         attributes={
             "Conventions": "CF-1.11",
@@ -146,6 +148,10 @@ def create_store(
         # Every reader that matters understands it, and it is what makes a commit a single step.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         zarr.consolidate_metadata(group.store)
+    for key, content in files.items():
+        file = path / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.to_bytes())
 
 
 def _create_fields(group: zarr.Group, grid: Grid, interval_minutes: float | None, quality: bool) -> None:

@@ -153,10 +153,10 @@ class ArchiveStore:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, then rename it: it is there whole or as it was before."""
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    partial = Path(f"{path}{PARTIAL_SUFFIX}")
     try:
         partial.write_bytes(content)
-        partial.replace(path)
+        os.replace(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise

@@ -97,10 +97,14 @@ def require_same(paths: list[Path], archive: Path) -> int:
     return number
 
 
-def fresh_ingest(paths: list[Path], folder: Path, workers: int = 1) -> tuple[float, float]:
-    """(wall time, processor time of this process) of an ingest into a new archive."""
-    shutil.rmtree(folder / "a.zarr", ignore_errors=True)
-    return timed(lambda: ingest(paths, folder / "a.zarr", workers=workers))
+def fresh_ingest(paths: list[Path], folder: Path, workers: int = 1) -> tuple[float, float, Path]:
+    """(wall time, processor time of this process, path) of an ingest into a new archive.
+
+    Nothing is removed between two runs: ext4 steps over every file that was removed within the last minutes, one by
+    one, each time it makes a new one, which would be measured instead.
+    """
+    path = Path(tempfile.mkdtemp(dir=folder)) / "a.zarr"
+    return *timed(lambda: ingest(paths, path, workers=workers)), path
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
@@ -139,8 +143,9 @@ def against_bare(sets: Mapping[str, list[Path]], folder: Path, repeats: int) -> 
         bare(paths[:2])
         times = []
         for _ in range(repeats):  # one beside the other, so that a busy machine slows both
-            times.append([timed(lambda paths=paths: bare(paths)), fresh_ingest(paths, folder)])
-        frames = require_same(paths, folder / "a.zarr")
+            *took, archive = fresh_ingest(paths, folder)
+            times.append([timed(lambda paths=paths: bare(paths)), took])
+        frames = require_same(paths, archive)
         (bare_ms, bare_cpu), (ingest_ms, ingest_cpu) = 1000 * np.min(times, axis=0) / frames
         print(
             f"  {event:<20} {bare_ms:7.2f} ms bare, {ingest_ms:7.2f} ms ingest a frame, "
@@ -207,11 +212,11 @@ def two_workers(paths: list[Path], folder: Path) -> None:
 
     Wall times say what the machine had to give at the time, processor times what two idle cores could do at most.
     """
-    one, one_processor = fresh_ingest(paths, folder, workers=1)
-    frames = require_same(paths, folder / "a.zarr")
-    two, two_processor = fresh_ingest(paths, folder, workers=2)
+    one, one_processor, archive = fresh_ingest(paths, folder, workers=1)
+    frames = require_same(paths, archive)
+    two, two_processor, archive = fresh_ingest(paths, folder, workers=2)
     two_processor += _of_ended_workers()
-    assert require_same(paths, folder / "a.zarr") == frames
+    assert require_same(paths, archive) == frames
     start = fresh_ingest(paths[:26], folder, workers=2)[0] - 26 * two / frames
     _of_ended_workers()
     alone, side = _scaling(paths[:80])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
@@ -74,3 +75,27 @@ def test_codes_are_looked_up_in_windows_as_in_whole_fields() -> None:
     codes = np.random.default_rng(6).integers(0, 256, (90, 1000)).astype(np.uint8)
     np.testing.assert_array_equal(look_up(table, codes), codes.astype(np.float32) * 2)
     np.testing.assert_array_equal(look_up(table, codes[::-1, 3:700:2]), codes[::-1, 3:700:2].astype(np.float32) * 2)
+
+
+@dataclass(frozen=True)
+class _Times:
+    factor: float
+
+    def __call__(self, stored: np.ndarray) -> np.ndarray:
+        return stored * self.factor
+
+
+@dataclass(frozen=True)
+class _Plus:
+    term: float
+
+    def __call__(self, stored: np.ndarray) -> np.ndarray:
+        return stored + self.term
+
+
+def test_tables_are_kept_apart_by_what_makes_them() -> None:
+    stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for kind in (np.uint8, np.int8):
+        codes = stored.astype(kind)
+        for rates in (_Times(2.0), _Plus(2.0), _Times(3.0), _Times(2.0)):
+            np.testing.assert_array_equal(convert(codes, rates), rates(codes.astype(np.float64)))
