@@ -172,7 +172,7 @@ def _cap(field: np.ndarray, cap: np.float32) -> tuple[np.ndarray, int]:
     """As `_replace`; most frames have nothing to cap, and their largest rate says so at once."""
     if not np.fmax.reduce(field, axis=None) > cap:
         return field, 0
-    return _replace(field, field > cap, float(cap))
+    return np.minimum(field, cap), int(np.count_nonzero(field > cap))
 
 
 def _speckle(rain_rate: np.ndarray, neighbours: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -63,10 +64,16 @@ def encode_frame(
         time=time.astype("datetime64[s]"),
         rain_rate=chunk,
         digest=chunk_digest(chunk),
-        valid=encode_chunk(np.packbits(valid)),
+        valid=_packed_mask(np.packbits(valid).tobytes()),
         series=series,
         quality=None if quality is None else encode_chunk(np.asarray(quality, dtype=np.float32)),
     )
+
+
+# Most frames of a radar are valid at the same pixels.
+@lru_cache(maxsize=2)
+def _packed_mask(bits: bytes) -> bytes:
+    return encode_chunk(np.frombuffer(bits, dtype=np.uint8))
 
 
 def _canonical(rain_rate: np.ndarray) -> np.ndarray:
