@@ -56,6 +56,8 @@ def nearest_slot(
     time: np.datetime64, first: np.datetime64, step: np.timedelta64, tolerance: np.timedelta64
 ) -> np.datetime64:
     """The slot of the axis within `tolerance` of a time, or the time itself where there is none."""
+    if not tolerance:
+        return time
     offset = time.astype("datetime64[s]") - first
     slot = first + ((offset + step // 2) // step) * step
     return slot if abs(time - slot) <= tolerance else time

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -44,6 +45,17 @@ class DecodeOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
     quality: QualityOptions = field(default_factory=QualityOptions)
     keep_quality: bool = False
+
+    @cached_property
+    def reading(self) -> ReadOptions:
+        """What the readers are told: an index that no step looks at and that is not kept need not be decoded."""
+        wants_quality = self.keep_quality or self.quality.minimum_quality is not None
+        return replace(self.read, read_quality=wants_quality)
+
+    @cached_property
+    def reading_short(self) -> ReadOptions:
+        """As `reading`, of files that hold few frames."""
+        return replace(self.reading, max_frames=MAX_FRAMES)
 
 
 @dataclass(frozen=True)
@@ -112,8 +124,11 @@ def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
         with Source(path) as source:
             stamp = _stamp(source)
             format_name = detect_format(source) if options.format == "auto" else options.format
-            short = replace(options, format=format_name, read=replace(options.read, max_frames=MAX_FRAMES))
-            frames = tuple(islice(stream_frames(source, short), MAX_FRAMES + 1))
+            decoded = (
+                _encode(frame, options)
+                for frame in read_frames(source, format=format_name, options=options.reading_short)
+            )
+            frames = tuple(islice(decoded, MAX_FRAMES + 1))
         if len(frames) > MAX_FRAMES:
             return DecodedFile(path, stamp, format_name, is_long=True)
         if not frames:
@@ -140,12 +155,12 @@ def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
 
 def decode_range(path: str, options: DecodeOptions, positions: tuple[int, int]) -> DecodedFile:
     """The frames at some positions of a long file; where one cannot be read, those before it, with the reason."""
-    wanted = replace(options, read=replace(options.read, frame_range=positions))
+    reading = replace(options.reading, frame_range=positions)
     frames: list[DecodedFrame] = []
     reason = ""
     try:
-        for frame in stream_frames(path, wanted):
-            frames.append(frame)
+        for frame in read_frames(path, format=options.format, options=reading):
+            frames.append(_encode(frame, options))
     except NowcastError as error:
         reason = with_hint(error, path)
     except MemoryError:
@@ -153,16 +168,13 @@ def decode_range(path: str, options: DecodeOptions, positions: tuple[int, int]) 
     return DecodedFile(path, FileStamp(), options.format, tuple(frames), reason)
 
 
-def stream_frames(path: str | Source, options: DecodeOptions) -> Iterator[DecodedFrame]:
+def stream_frames(path: str, options: DecodeOptions) -> Iterator[DecodedFrame]:
     """The frames of a file, one at a time.
 
     Raises:
         NowcastError: The file cannot be used, from here on.
     """
-    # An index that no step looks at and that is not kept need not be decoded.
-    wants_quality = options.keep_quality or options.quality.minimum_quality is not None
-    read = replace(options.read, read_quality=wants_quality)
-    for frame in read_frames(path, format=options.format, options=read):
+    for frame in read_frames(path, format=options.format, options=options.reading):
         yield _encode(frame, options)
 
 

@@ -232,14 +232,14 @@ class ArchiveWriter:
         Raises:
             DataError: The time falls between two slots.
         """
-        offset = time.astype("datetime64[s]") - self.first_time
-        if offset % self.step != np.timedelta64(0, "s"):
+        index, beside = divmod(time.astype("datetime64[s]") - self._table.first_time, self._table.step)
+        if beside:
             raise DataError(
                 f"the time {time} does not fall on the archive's axis, which starts at {self.first_time} "
                 f"in steps of {self.step / np.timedelta64(60, 's'):g} min",
                 "ingest it into an archive of its own, or give --step",
             )
-        return int(offset // self.step)
+        return int(index)
 
     def holds(self, frame: EncodedFrame) -> bool | None:
         """Whether the same field is there for a frame's time, committed or not; None where none can be read.
