@@ -34,6 +34,7 @@ CORE = (
     "tqdm",
     "xarray",
     "zarr",
+    "zlib-ng",
 )
 # Packages that are not needed, and the extra that brings each.
 EXTRAS = {
@@ -49,7 +50,7 @@ EXTRAS = {
     "pysteps": "pysteps",
     "tensorboard": "tensorboard",
 }
-MODULES = {"pillow": "PIL", "PyYAML": "yaml"}
+MODULES = {"pillow": "PIL", "PyYAML": "yaml", "zlib-ng": "zlib_ng"}
 
 
 @click.command(name="doctor")

@@ -7,21 +7,20 @@ again continues where it stopped and changes nothing that is there.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
-from data_prep.cadence import describe_distances, nearest_slot, time_in_name
+from data_prep.cadence import describe_distances, nearest_slot
 from data_prep.decode import DecodedFile, DecodedFrame, DecodeOptions, file_stamp
 from data_prep.fit import Fit, fits, same_grid
+from data_prep.ingest_report import IngestReport, group_reasons
+from data_prep.named_times import NamedTimes, times_of_skipped
 from data_prep.outcome import Outcome, says_the_same
 from data_prep.plan import FRAMES_TO_PLAN, Plan, most_common, spread_groups, step_of, together
 from data_prep.quality import QualityOptions
@@ -31,19 +30,12 @@ from data_prep.settings import check_attributes, check_heeded, continued_setting
 from data_prep.sources import list_sources
 from data_prep.workers import FileDecoder, file_decoder
 from nowcast.data.archive import PARTIAL, PRESENT, ManifestEntry, read_manifest
-from nowcast.data.archive_writer import ArchiveWriter, lock_archive
+from nowcast.data.archive_lock import lock_archive
+from nowcast.data.archive_writer import ArchiveWriter
 from nowcast.data.outputs import require_free
 from nowcast.data.plausibility import implausible_frames
 from nowcast.errors import ConfigError, DataError, MissingPackageError, NowcastError
 
-logger = logging.getLogger(__name__)
-
-# So many, and such a share, of the files must stand alike in time and name before one that differs is a suspect.
-OFFSETS_TO_TRUST, SHARE_TO_TRUST = 5, 0.8
-# Names of files that were used, looked at to tell the time of those that were not.
-NAMES_COMPARED = 500
-# Files that are named as the ingest goes; all stand in the report and the manifest.
-FILES_LOGGED = 50
 # A commit comes after this time, or after so many times its own cost, or after so many bytes.
 COMMIT_SECONDS, COMMIT_COSTS, COMMIT_BYTES = 2.0, 30.0, 64 << 20
 # Whether frames fit together; the other attributes of a file describe it.
@@ -52,8 +44,7 @@ ATTRIBUTES_KEPT = ("source_format", "institution", "source", "product", "license
 LONGEST_GAP = np.timedelta64(366, "D")
 NO_TIME = np.timedelta64(0, "s")
 Duplicates = Literal["refuse", "last"]
-Offset = TypeVar("Offset", int, np.timedelta64)
-Progress = Callable[[int, int, "IngestReport"], None]
+Progress = Callable[[int, int, IngestReport], None]
 
 
 @dataclass(frozen=True)
@@ -88,49 +79,6 @@ class IngestOptions:
             raise ConfigError(f"duplicates are handled by 'refuse' or 'last', got {self.duplicates!r}")
         if self.step is not None and self.step <= np.timedelta64(0, "s"):
             raise ConfigError(f"the step must be positive, got {self.step}")
-
-
-@dataclass
-class IngestReport:
-    """What an ingest did.
-
-    Attributes:
-        archive: Where it lies.
-        files: Number of files by status; "known" are those that an earlier ingest took.
-        stored, replaced, duplicates, refused: Numbers of frames.
-        changed: Pixels that each quality step changed.
-        skipped: Files that could not be used at all or in part, with the reason.
-        suspects: Files whose frames were stored and look wrong, with the reason.
-        cadence: The distances between the archive's frames, for people.
-        description: The archive in one line.
-        seconds: How long it took.
-    """
-
-    archive: Path
-    files: Counter[str] = field(default_factory=Counter)
-    stored: int = 0
-    replaced: int = 0
-    duplicates: int = 0
-    refused: int = 0
-    changed: Counter[str] = field(default_factory=Counter)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    suspects: list[tuple[str, str]] = field(default_factory=list)
-    cadence: str = ""
-    description: str = ""
-    seconds: float = 0.0
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether some file, or some frame of one, could not be used."""
-        return bool(self.skipped)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        values = dataclasses.asdict(self)
-        values |= {"archive": str(self.archive), "files": dict(self.files), "changed": dict(self.changed)}
-        for name in ("skipped", "suspects"):
-            values[name] = [{"file": file, "reason": reason} for file, reason in getattr(self, name)]
-        return values
 
 
 def ingest(
@@ -204,7 +152,7 @@ class _Run:
         self._committed = time.monotonic()
         self._commit_cost = 0.0
         self._period: tuple[np.datetime64, np.datetime64] = (np.datetime64("NaT"), np.datetime64("NaT"))
-        self._name_offsets: list[tuple[str, np.datetime64, int]] = []
+        self._named_times = NamedTimes()
         self._stored_here: dict[str, str] = {}
         try:
             if path.exists() and not overwrite:
@@ -354,8 +302,8 @@ class _Run:
         outcome = Outcome(file.reason)
         for frame in self._parts(file, decoder, outcome) if file.is_long else file.frames:
             self._place(file.path, frame, outcome)
-        if len(outcome.times) == 1:
-            self._compare_with_name(file, np.datetime64(outcome.times[0], "s"))
+        if len(outcome.times) == 1 and file.named_time is not None:
+            self._named_times.add(file.path, file.named_time, np.datetime64(outcome.times[0], "s"))
         if file.missing_package is not None:
             self._missing_package = file.missing_package
         entry = outcome.entry(file)
@@ -416,41 +364,11 @@ class _Run:
             self._period = (when if when < first else first, when if when > last else last)
         return gap
 
-    def _compare_with_name(self, file: DecodedFile, when: np.datetime64) -> None:
-        if file.named_time is not None:
-            offset = int((when - file.named_time) / np.timedelta64(60, "s"))
-            self._name_offsets.append((file.path, when, offset))
-
     def _mark_bad(self) -> None:
-        """Tell empty slots whose file came and could not be used from those that nothing came for.
-
-        Their time is the one in the file's name, moved as it is for the files that could be used. All of it stands in
-        the manifest, so that a run that was stopped and gone on with marks the same slots.
-        """
-        skipped = [file for file, entry in self._manifest.items() if entry.status == "skipped"]
-        if not skipped:
-            return
-        used = (entry for entry in self._manifest.values() if len(entry.times) == 1)
-        named = ((entry.times[0], time_in_name(entry.file)) for entry in islice(used, NAMES_COMPARED))
-        usual = _usual([np.datetime64(inside, "s") - name for inside, name in named if name is not None])
-        if usual is None:
-            return
-        for file in skipped:
-            name = time_in_name(file)
-            if name is not None:
-                self._open_writer.mark_bad(name + usual)
+        """Tell empty slots whose file came and could not be used from those that nothing came for."""
+        for when in times_of_skipped(self._manifest.values()):
+            self._open_writer.mark_bad(when)
         self._open_writer.commit()
-
-    def _suspect_times(self) -> None:
-        """Note frames whose time stands to their file's name as almost no other does."""
-        usual = _usual([offset for _, _, offset in self._name_offsets])
-        if usual is None:
-            return
-        self.report.suspects += [
-            (path, f"its time {when} is {offset} min from that in its name; for other files it is {usual} min")
-            for path, when, offset in self._name_offsets
-            if offset != usual
-        ]
 
     def _tally(self, entry: ManifestEntry, outcome: Outcome) -> None:
         report = self.report
@@ -461,11 +379,7 @@ class _Run:
         report.refused += len(outcome.refusals)
         report.changed.update(outcome.changed)
         if entry.reason:
-            report.skipped.append((entry.file, entry.reason))
-            if len(report.skipped) <= FILES_LOGGED:
-                logger.warning("%s: %s", entry.file, entry.reason)
-            if len(report.skipped) == FILES_LOGGED:
-                logger.warning("further files that cannot be used stand in the manifest alone")
+            report.skip(entry.file, entry.reason)
 
     def _commit_when_due(self) -> None:
         writer, now = self._open_writer, time.monotonic()
@@ -483,8 +397,6 @@ class _Run:
             raise self._nothing_usable([])
         seconds = np.diff(present) * int(writer.step / np.timedelta64(1, "s"))
         self._mark_bad()
-        self._suspect_times()
-        self._suspect_fields(writer)
         self._note_suspects(writer)
         self.report.cadence = describe_distances(seconds) if seconds.size else ""
         self.report.description = (
@@ -493,23 +405,25 @@ class _Run:
             f"{writer.grid.describe()}"
         )
 
-    def _suspect_fields(self, writer: ArchiveWriter) -> None:
-        """Note frames of this run that do not go with their neighbours in time."""
+    def _note_suspects(self, writer: ArchiveWriter) -> None:
+        """Say which frames of this run do not go with their name or their neighbours in time.
+
+        The manifest says it too: of the entries of a file the last counts.
+        """
+        for file, reason in (*self._named_times.suspects(), *self._odd_frames(writer)):
+            self.report.suspect(file, reason)
+        for file, reason in dict(reversed(self.report.suspects)).items():
+            self._manifest[file] = dataclasses.replace(self._manifest[file], suspicion=reason)
+            writer.note(self._manifest[file])
+        writer.commit()
+
+    def _odd_frames(self, writer: ArchiveWriter) -> Iterator[tuple[str, str]]:
         rows, columns = writer.grid.shape
         odd = implausible_frames(writer.series, np.isin(writer.status, (PRESENT, PARTIAL)), pixels=rows * columns)
         for index, reason in odd:
             when = str(writer.first_time + index * writer.step)
             if when in self._stored_here:
-                self.report.suspects.append((self._stored_here[when], f"{when}: {reason}"))
-        for file, reason in self.report.suspects[:FILES_LOGGED]:
-            logger.warning("stored, but look at it: %s: %s", file, reason)
-
-    def _note_suspects(self, writer: ArchiveWriter) -> None:
-        """Let the manifest say it too: of the entries of a file the last counts."""
-        for file, reason in dict(reversed(self.report.suspects)).items():
-            self._manifest[file] = dataclasses.replace(self._manifest[file], suspicion=reason)
-            writer.note(self._manifest[file])
-        writer.commit()
+                yield self._stored_here[when], f"{when}: {reason}"
 
     def _nothing_usable(self, read: Sequence[DecodedFile]) -> NowcastError:
         reasons = self.report.skipped or [(file.path, file.reason) for file in read]
@@ -517,20 +431,10 @@ class _Run:
         missing = next((file.missing_package for file in read if file.missing_package), self._missing_package)
         if missing is not None:
             return missing
-        shown = "; ".join(f"{file}: {reason}" for file, reason in reasons[:3])
-        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        return DataError(
-            f"not one of {len(reasons)} files can be used: {shown}{more}",
-            "nowcast ingest --help lists what can be declared of files that do not say it",
-        )
-
-
-def _usual(offsets: Sequence[Offset]) -> Offset | None:
-    """What almost all of the offsets between names and times are; None where they are few or differ."""
-    if not offsets:
-        return None
-    usual, number = Counter(offsets).most_common(1)[0]
-    return usual if number >= max(OFFSETS_TO_TRUST, SHARE_TO_TRUST * len(offsets)) else None
+        hint = "nowcast ingest --help lists what can be declared of files that do not say it"
+        if self._options.format != "auto":
+            hint = f"leave --format {self._options.format} out: formats are told by the contents"
+        return DataError(f"not one of {len(reasons)} files can be used: {group_reasons(reasons)}", hint)
 
 
 def _first_frames(file: DecodedFile, decoder: FileDecoder) -> Sequence[DecodedFrame]:

@@ -6,10 +6,8 @@ between. One process writes at a time; a kill at any moment leaves what was comm
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -22,6 +20,7 @@ import numpy as np
 import zarr
 
 from nowcast.data.archive import ManifestEntry, open_archive, read_manifest_bytes, read_series
+from nowcast.data.archive_lock import lock_archive
 from nowcast.data.archive_schema import (
     BAD,
     FORMAT,
@@ -522,39 +521,6 @@ def write_archive(
             if index % BATCH == BATCH - 1:
                 writer.commit()
     return Path(path)
-
-
-def lock_archive(path: Path) -> Any:
-    """The writer's lock, given back by the system when its process ends.
-
-    Raises:
-        DataError: Somebody else holds it, or the folder cannot be written.
-    """
-    path = path.absolute()
-    file = path.parent / f".{path.name}.lock"
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = open(file, "w")  # noqa: SIM115 - lives as long as the writer
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.close()
-            raise DataError(f"{path} is being written by another process", "wait until it has finished") from error
-        # Whoever held it may have removed the file after it was opened here: what is locked then nobody else will meet.
-        if _is_the_file(handle, file):
-            return handle
-        handle.close()
-
-
-def _is_the_file(handle: Any, path: Path) -> bool:
-    """Whether an open file is the one that has this name now."""
-    try:
-        return os.path.samestat(os.fstat(handle.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _require_archive(path: Path) -> None:

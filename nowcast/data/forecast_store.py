@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from nowcast.data.archive_writer import lock_archive
+from nowcast.data.archive_lock import lock_archive
 from nowcast.data.forecast import Forecast
 from nowcast.data.forecast_file import CHANCES
 from nowcast.data.outputs import is_taken, put_in_place, require_free

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from nowcast.data.archive_lock import lock_archive
 from nowcast.data.archive_store import cannot_write
-from nowcast.data.archive_writer import lock_archive
 from nowcast.errors import ConfigError, NowcastError
 from nowcast.verification.case_scores import CaseScores
 from nowcast.verification.counts import Case

@@ -15,9 +15,10 @@ import pytest
 import xarray as xr
 from numcodecs.zstd import Zstd
 
-from nowcast.data import archive_store, archive_writer
+from nowcast.data import archive_lock, archive_store
 from nowcast.data.archive import MISSING, PARTIAL, PRESENT, ManifestEntry, open_archive
-from nowcast.data.archive_writer import ArchiveWriter, lock_archive, write_archive
+from nowcast.data.archive_lock import lock_archive
+from nowcast.data.archive_writer import ArchiveWriter, write_archive
 from nowcast.data.encoded_frame import encode_frame
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
@@ -404,7 +405,7 @@ def test_a_damaged_frame_gives_way_to_any_other_and_the_counts_stay_right(tmp_pa
 
 def test_a_lock_whose_file_is_removed_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two writers: the first removes the file, as it ends, between the second's opening and its locking."""
-    path, flock = tmp_path / "a.zarr", archive_writer.fcntl.flock
+    path, flock = tmp_path / "a.zarr", archive_lock.fcntl.flock
     first = lock_archive(path)
 
     def late(handle: Any, operation: int) -> None:
@@ -413,7 +414,7 @@ def test_a_lock_whose_file_is_removed_meanwhile_is_taken_anew(tmp_path: Path, mo
             first.close()
         flock(handle, operation)
 
-    monkeypatch.setattr(archive_writer.fcntl, "flock", late)
+    monkeypatch.setattr(archive_lock.fcntl, "flock", late)
     second = lock_archive(path)
     monkeypatch.undo()
     with pytest.raises(DataError, match="being written by another process"):

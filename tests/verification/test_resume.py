@@ -17,7 +17,8 @@ import netCDF4
 import numpy as np
 import pytest
 
-from nowcast.data.archive_writer import lock_archive, write_archive
+from nowcast.data.archive_lock import lock_archive
+from nowcast.data.archive_writer import write_archive
 from nowcast.data.forecast import Forecast
 from nowcast.data.grid import Grid
 from nowcast.errors import ConfigError, DataError
