@@ -110,14 +110,21 @@ def convert_window(
 def read_part(array: h5py.Dataset, window: Window) -> np.ndarray:
     """A part of an array, as stored: `array[window]`, in a fraction of the time where its chunks are deflated.
 
+    What is returned is not to be written to.
+
     Args:
         window: A slice for every axis, without a step.
 
     Raises:
         InflateError, OSError: A chunk is damaged.
     """
-    found = np.empty(_shape(array, window), dtype=array.dtype)
-    for place, stored in _parts(array, window):
+    shape, parts = _shape(array, window), _parts(array, window)
+    place, stored = next(parts, ((), np.empty(shape, dtype=array.dtype)))
+    if stored.shape == shape:
+        return stored
+    found = np.empty(shape, dtype=array.dtype)
+    found[place] = stored
+    for place, stored in parts:
         found[place] = stored
     return found
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -31,18 +31,19 @@ _FORMULA = re.compile(r"GEO\s*=\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*\*\s*PV\s*([-
 
 def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
     with source.open_hdf5(options) as file:
-        kind = text(file["image1"].attrs["image_geo_parameter"]).upper()
+        image, overview = file["image1"], file["overview"].attrs
+        kind = text(image.attrs["image_geo_parameter"]).upper()
         if kind not in (ACCUMULATION, REFLECTIVITY):
             raise source.error(f"image1 holds {kind!r}, wanted {ACCUMULATION} or {REFLECTIVITY}")
         source.check_declared(options, "accumulation" if kind == ACCUMULATION else "reflectivity")
-        image = file["image1/image_data"]
-        part = select(_grid(image.shape, _geometry(source, file, image.shape, options)), options, source)
-        stored = read_window(source, image, part.rows, part.columns, options)
-        start, end = (_moment(source, file, f"product_datetime_{which}") for which in ("start", "end"))
+        pixels = image["image_data"]
+        part = select(_grid(pixels.shape, _geometry(source, file, pixels.shape, options)), options, source)
+        stored = read_window(source, pixels, part.rows, part.columns, options)
+        start, end = (_moment(source, overview, f"product_datetime_{which}") for which in ("start", "end"))
         minutes = _interval_minutes(source, start, end, options) if kind == ACCUMULATION else None
         relation = options.z_relation or KNMI_Z_RELATION
         frame = RadarFrame(
-            part.coarse(_rain_rate(source, file, stored, minutes, relation, options)),
+            part.coarse(_rain_rate(source, image["calibration"].attrs, stored, minutes, relation, options)),
             end,
             part.grid,
             interval_minutes=minutes,
@@ -50,7 +51,7 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
                 "source_format": READER.name,
                 "institution": "KNMI",
                 "quantity": kind.lower(),
-                "product": text(file["overview"].attrs.get("product_group_name", "")),
+                "product": text(overview.get("product_group_name", "")),
                 "zr_a": relation.a,
                 "zr_b": relation.b,
             },
@@ -88,13 +89,12 @@ class _Calibration:
 
 def _rain_rate(
     source: Source,
-    file: h5py.File,
+    calibration: Mapping[str, Any],
     stored: np.ndarray,
     minutes: float | None,
     relation: ZRelation,
     options: ReadOptions,
 ) -> np.ndarray:
-    calibration = file["image1/calibration"].attrs
     formula = _FORMULA.match(text(calibration.get("calibration_formulas", "")))
     if formula is None:
         found = text(calibration.get("calibration_formulas", ""))
@@ -123,8 +123,8 @@ def _interval_minutes(source: Source, start: np.datetime64, end: np.datetime64, 
     )
 
 
-def _moment(source: Source, file: h5py.File, name: str) -> np.datetime64:
-    stamp = text(file["overview"].attrs.get(name, ""))
+def _moment(source: Source, overview: Mapping[str, Any], name: str) -> np.datetime64:
+    stamp = text(overview.get(name, ""))
     try:
         return np.datetime64(datetime.datetime.strptime(stamp.title(), "%d-%b-%Y;%H:%M:%S.%f"), "s")
     except ValueError as error:
