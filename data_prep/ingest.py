@@ -226,10 +226,9 @@ class _Run:
     def _formats(self, paths: Sequence[str]) -> Iterator[str]:
         for path in paths:
             entry = self._manifest.get(path)
-            try:
-                yield (entry.format if entry is not None else "") or detect_format(path)
-            except (NowcastError, OSError):
-                continue
+            found = (entry.format if entry is not None else "") or _told_by_contents(path)
+            if found:
+                yield found
 
     def _is_known(self, path: str) -> bool:
         """Whether an earlier ingest took the file as it is now, wholly, and its frames are still there."""
@@ -432,9 +431,19 @@ class _Run:
         if missing is not None:
             return missing
         hint = "nowcast ingest --help lists what can be declared of files that do not say it"
-        if self._options.format != "auto":
-            hint = f"leave --format {self._options.format} out: formats are told by the contents"
+        told = self._options.format
+        found = next((name for file, _ in reasons if (name := _told_by_contents(file))), told)
+        if "auto" != told != found:
+            hint = f"leave --format {told} out: the first of them that can be told is of the format {found}"
         return DataError(f"not one of {len(reasons)} files can be used: {group_reasons(reasons)}", hint)
+
+
+def _told_by_contents(path: str) -> str:
+    """The format of a file; empty where it cannot be told."""
+    try:
+        return detect_format(path)
+    except (NowcastError, OSError):
+        return ""
 
 
 def _first_frames(file: DecodedFile, decoder: FileDecoder) -> Sequence[DecodedFrame]:

@@ -47,7 +47,7 @@ class IngestReport:
     cadence: str = ""
     description: str = ""
     seconds: float = 0.0
-    _alike: Counter[str] = field(default_factory=Counter)
+    _alike: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def is_partial(self) -> bool:
@@ -65,12 +65,16 @@ class IngestReport:
     def skip(self, file: str, reason: str) -> None:
         """Say that a file could not be used, wholly or in part; the first few of every kind are logged as they come."""
         self.skipped.append((file, reason))
-        kind = _kind(reason)
-        self._alike[kind] += 1
-        if self._alike[kind] <= ALIKE_LOGGED and len(self.skipped) <= FILES_LOGGED:
+        alike = self._alike.setdefault(_kind(reason), [])
+        alike.append(file)
+        if len(self.skipped) > FILES_LOGGED + 1:
+            return
+        if len(self.skipped) == FILES_LOGGED + 1:
+            logger.warning("further files that cannot be used stand in the manifest alone")
+        elif len(alike) <= ALIKE_LOGGED:
             logger.warning("%s: %s", file, reason)
-        elif self._alike[kind] == ALIKE_LOGGED + 1 or len(self.skipped) == FILES_LOGGED + 1:
-            logger.warning("further files that cannot be used for such reasons stand in the manifest alone")
+        elif len(alike) == ALIKE_LOGGED + 1:
+            logger.warning("%s: as %s; further ones like them stand in the manifest alone", file, alike[0])
 
     def suspect(self, file: str, reason: str) -> None:
         """Say that a file's frame was stored and looks wrong."""
@@ -92,5 +96,5 @@ def group_reasons(skipped: Sequence[tuple[str, str]]) -> str:
 
 
 def _kind(reason: str) -> str:
-    """A reason without what is particular to one file: numbers, and what was found in brackets or quotes."""
-    return re.sub(r"\(.*?\)|'[^']*'|[\d.:-]+", "", reason)
+    """A reason without what is particular to one file: numbers, what stands in quotes, the first bytes."""
+    return re.sub(r"\(its [^)]*\)|'[^']*'|\d[\d.:T-]*", "", reason)

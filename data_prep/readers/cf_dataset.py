@@ -5,16 +5,17 @@ xarray says the same, and takes five times as long over a small netCDF file; it 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import h5py
 import netCDF4
 import numpy as np
 
-from data_prep.readers.hdf5 import is_unpacked_here, read_part
+from data_prep.readers.hdf5 import check_storage, is_unpacked_here, read_deflated
 from data_prep.readers.netcdf_classic import MAGIC, required_bytes
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.source import HDF5, Source
@@ -69,6 +70,10 @@ class CfDataset:
         return self.variables[name]
 
 
+# Its library may be in one thread at a time; it lets others run while it reads.
+_NETCDF = threading.RLock()
+
+
 @contextmanager
 def open_dataset(source: Source, options: ReadOptions) -> Iterator[CfDataset]:
     """A netCDF file or Zarr store with nothing decoded."""
@@ -77,51 +82,71 @@ def open_dataset(source: Source, options: ReadOptions) -> Iterator[CfDataset]:
             yield dataset
         return
     _check_whole(source)
-    if source.is_gzip:
-        file = netCDF4.Dataset("in-memory.nc", memory=source.read(8 * options.max_pixels + (1 << 20)))
-    else:
-        file = netCDF4.Dataset(source.path)
+    with _NETCDF:
+        if source.is_gzip:
+            file = netCDF4.Dataset("in-memory.nc", memory=source.read(8 * options.max_pixels + (1 << 20)))
+        else:
+            file = netCDF4.Dataset(source.path)
     try:
-        file.set_auto_maskandscale(False)
-        file.set_auto_chartostring(False)
         with ExitStack() as stack:
             arrays = stack.enter_context(source.open_hdf5(options)) if source.head.startswith(HDF5) else None
-            variables = {name: _of_netcdf(variable, arrays) for name, variable in file.variables.items()}
-            yield CfDataset(variables, {name: file.getncattr(name) for name in file.ncattrs()})
+            with _NETCDF:
+                file.set_auto_maskandscale(False)
+                file.set_auto_chartostring(False)
+                variables = {
+                    name: _of_netcdf(source, variable, arrays, options) for name, variable in file.variables.items()
+                }
+                attributes = {name: file.getncattr(name) for name in file.ncattrs()}
+            yield CfDataset(variables, attributes)
     finally:
-        if file.isopen():
-            file.close()
+        with _NETCDF:
+            if file.isopen():
+                file.close()
 
 
-def _of_netcdf(variable: netCDF4.Variable, arrays: h5py.File | None) -> CfVariable:
+def _of_netcdf(
+    source: Source, variable: netCDF4.Variable, arrays: h5py.File | None, options: ReadOptions
+) -> CfVariable:
+    name, shape, dtype = variable.name, variable.shape, variable.dtype
+
+    @cache
+    def field() -> h5py.Dataset | None:
+        return None if arrays is None else _field_behind(source, arrays, name, shape, dtype, options)
+
+    def attributes() -> dict[str, Any]:
+        with _NETCDF:
+            return {key: variable.getncattr(key) for key in variable.ncattrs()}
+
     def read(index: Index) -> Any:
-        field = None if arrays is None or len(index) < 2 else _field_behind(variable, arrays)
-        if field is None:
-            return variable[index if index else ...]
+        array = field() if len(index) >= 2 else None
+        if array is None:
+            with _NETCDF:
+                return variable[index if index else ...]
         window = tuple(part if isinstance(part, slice) else slice(part, part + 1) for part in index)
-        found = read_part(field, window)
+        found = read_deflated(array, window)
         return found[tuple(slice(None) if isinstance(part, slice) else 0 for part in index)]
 
-    return CfVariable(
-        variable.name,
-        variable.dimensions,
-        variable.shape,
-        variable.dtype,
-        lambda: {name: variable.getncattr(name) for name in variable.ncattrs()},
-        read,
-    )
+    return CfVariable(name, variable.dimensions, shape, dtype, attributes, read)
 
 
-def _field_behind(variable: netCDF4.Variable, arrays: h5py.File) -> h5py.Dataset | None:
+def _field_behind(
+    source: Source, arrays: h5py.File, name: str, shape: tuple[int, ...], dtype: Any, options: ReadOptions
+) -> h5py.Dataset | None:
     """The HDF5 array behind a variable, where we unpack it faster than netCDF.
 
     None for what netCDF makes more of, such as records that were never written, and for chunks of many times, which its
     cache keeps for the next one.
+
+    Raises:
+        DataError: Its chunks are larger than any grid may be, or it lies in other files.
     """
-    found = arrays.get(variable.name)
-    if not isinstance(found, h5py.Dataset) or (found.shape, found.dtype) != (variable.shape, variable.dtype):
+    found = arrays.get(name)
+    if not isinstance(found, h5py.Dataset):
         return None
-    return found if is_unpacked_here(found) and max((1, *found.chunks[:-2])) == 1 else None
+    check_storage(source, found, most=8 * options.max_pixels)
+    if (found.shape, found.dtype) != (shape, dtype) or not is_unpacked_here(found):
+        return None
+    return found if max((1, *found.chunks[:-2])) == 1 else None
 
 
 @contextmanager

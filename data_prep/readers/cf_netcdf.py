@@ -271,10 +271,13 @@ class Missing:
 
 @dataclass(frozen=True)
 class _Decoding:
-    """From stored numbers to rain rates, with `relation` from reflectivity."""
+    """From stored numbers to rain rates, with `relation` from reflectivity.
 
-    gain: Any
-    offset: Any
+    Gain and offset as they are written: 0.1 in float32 is a tenth, and equals a float64 that is not.
+    """
+
+    gain: str
+    offset: str
     factor: Fraction
     relation: ZRelation | None
     missing: Missing
@@ -309,7 +312,7 @@ def _rain_rate(
     factor = quantity.factor
     if quantity.kind == "depth" and minutes is not None:
         factor = factor * per_hour(minutes)
-    gain, offset = (_scalar(variable.attributes.get(*key)) for key in (("scale_factor", 1), ("add_offset", 0)))
+    gain, offset = (str(_scalar(variable.attributes.get(*key))) for key in (("scale_factor", 1), ("add_offset", 0)))
     missing = Missing.of(variable.attributes, stored.dtype)
     decoding = _Decoding(gain, offset, factor, relation, missing, options.missing_values)
     with np.errstate(invalid="ignore"):

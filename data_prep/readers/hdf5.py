@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from data_prep.readers.inflate import inflate
+from data_prep.readers.inflate import InflateError, inflate
 from data_prep.readers.options import ReadOptions
 from data_prep.readers.scaling import convert
 from data_prep.readers.source import Source
@@ -107,6 +107,16 @@ def convert_window(
     return converted
 
 
+def check_storage(source: Source, array: h5py.Dataset, *, most: int) -> None:
+    """Refuse arrays that are stored in other files, or in chunks of more than `most` bytes."""
+    if array.external is not None:
+        raise source.error(f"{array.name} points to other files, which are not followed")
+    claimed = math.prod(array.chunks or ()) * array.dtype.itemsize
+    if claimed > most:
+        whole = math.prod(array.shape) * array.dtype.itemsize
+        raise source.error(f"{array.name} has chunks of {claimed} bytes for {whole} bytes of data")
+
+
 def read_part(array: h5py.Dataset, window: Window) -> np.ndarray:
     """A part of an array, as stored: `array[window]`, in a fraction of the time where its chunks are deflated.
 
@@ -118,7 +128,16 @@ def read_part(array: h5py.Dataset, window: Window) -> np.ndarray:
     Raises:
         InflateError, OSError: A chunk is damaged.
     """
-    shape, parts = _shape(array, window), _parts(array, window)
+    return _joined(array, window, _parts(array, window))
+
+
+def read_deflated(array: h5py.Dataset, window: Window) -> np.ndarray:
+    """As `read_part`, of an array that `is_unpacked_here`: to ask takes the longer, the more chunks there are."""
+    return _joined(array, window, _chunked_parts(array, window))
+
+
+def _joined(array: h5py.Dataset, window: Window, parts: Iterator[tuple[Window, np.ndarray]]) -> np.ndarray:
+    shape = _shape(array, window)
     place, stored = next(parts, ((), np.empty(shape, dtype=array.dtype)))
     if stored.shape == shape:
         return stored
@@ -134,10 +153,15 @@ def _shape(array: h5py.Dataset, window: Window) -> tuple[int, ...]:
 
 
 def _parts(array: h5py.Dataset, window: Window) -> Iterator[tuple[Window, np.ndarray]]:
-    """The window piece by piece: where each lies in it, and its values. Deflated chunks are unpacked here."""
-    if not is_unpacked_here(array):
+    """The window piece by piece: where each lies in it, and its values."""
+    if is_unpacked_here(array):
+        yield from _chunked_parts(array, window)
+    else:
         yield tuple(slice(None) for _ in window), np.asarray(array[window])
-        return
+
+
+def _chunked_parts(array: h5py.Dataset, window: Window) -> Iterator[tuple[Window, np.ndarray]]:
+    """Chunk by chunk, unpacked here."""
     bounds = [part.indices(length)[:2] for part, length in zip(window, array.shape, strict=True)]
     corners = [
         range(start - start % size, stop, size) for (start, stop), size in zip(bounds, array.chunks, strict=True)
@@ -153,10 +177,15 @@ def _parts(array: h5py.Dataset, window: Window) -> Iterator[tuple[Window, np.nda
 
 
 def is_unpacked_here(array: h5py.Dataset) -> bool:
-    """Whether the chunks of an array are deflated and nothing more, and are all there."""
+    """Whether the chunks of an array are deflated and nothing more, are all there, and hold numbers as numpy has them.
+
+    HDF5 knows others, of fewer bits or shifted, which it converts as it reads.
+    """
     layout = array.id.get_create_plist()
     filters = tuple(layout.get_filter(number)[0] for number in range(layout.get_nfilters()))
-    return filters in _UNPACKED_HERE and array.id.get_num_chunks() >= _wanted_chunks(array)
+    if filters not in _UNPACKED_HERE or not array.id.get_type().equal(h5py.h5t.py_create(array.dtype)):
+        return False
+    return bool(array.id.get_num_chunks() >= _wanted_chunks(array))
 
 
 def _wanted_chunks(array: h5py.Dataset) -> int:
@@ -167,11 +196,17 @@ def _chunk(array: h5py.Dataset, corner: tuple[int, ...], *, is_shuffled: bool) -
     """A whole chunk, at the edges of the array too, inflated; bytes of one significance stand together if shuffled."""
     skipped, packed = array.id.read_direct_chunk(corner)
     size = math.prod(array.chunks) * array.dtype.itemsize
-    if skipped:
-        # A chunk that its writer let pass a filter: it knows which.
+    try:
+        contents = None if skipped else inflate(packed, size)
+    except InflateError:
+        # A writer may leave the chunks at the edges as they are.
+        if len(packed) != size:
+            raise
+        contents = None
+    if contents is None:
         window = tuple(slice(first, first + length) for first, length in zip(corner, array.chunks, strict=True))
         return np.asarray(array[window])
-    values = np.frombuffer(inflate(packed, size), dtype=np.uint8)
+    values = np.frombuffer(contents, dtype=np.uint8)
     if is_shuffled:
         values = np.ascontiguousarray(values.reshape(array.dtype.itemsize, -1).T)
     return values.reshape(-1).view(array.dtype).reshape(array.chunks)
@@ -189,14 +224,11 @@ def check_chunks(source: Source, array: h5py.Dataset) -> None:
     identity = array.id
     if identity.get_storage_size() == 0:
         raise source.error(f"{array.name} was never written", "the file is incomplete: fetch it again")
-    if array.external is not None:
-        raise source.error(f"{array.name} points to other files, which are not followed")
+    whole = math.prod(array.shape) * array.dtype.itemsize
+    check_storage(source, array, most=4 * whole + (1 << 20))
     if array.chunks is None:
         return
-    claimed = int(np.prod(array.chunks, dtype=np.float64)) * array.dtype.itemsize
-    whole = int(np.prod(array.shape, dtype=np.float64)) * array.dtype.itemsize
-    if claimed > 4 * whole + (1 << 20):
-        raise source.error(f"{array.name} has chunks of {claimed} bytes for {whole} bytes of data")
+    claimed = math.prod(array.chunks) * array.dtype.itemsize
     wanted = _wanted_chunks(array)
     if identity.get_num_chunks() < wanted:
         raise source.error(

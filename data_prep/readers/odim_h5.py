@@ -56,11 +56,12 @@ def read(source: Source, options: ReadOptions) -> Iterator[RadarFrame]:
 
 
 def _matches(source: Source) -> bool:
-    if "what" not in source.hdf5_names:
+    if not source.hdf5_names:
         return False
     with source.open_hdf5(ReadOptions()) as file:
-        conventions, version = file.attrs.get("Conventions", ""), file["what"].attrs.get("version", "")
-    return text(conventions).startswith("ODIM_H5") or text(version).startswith("H5rad")
+        return text(file.attrs.get("Conventions", "")).startswith("ODIM_H5") or (
+            "what" in source.hdf5_names and text(file["what"].attrs.get("version", "")).startswith("H5rad")
+        )
 
 
 def _check_object(source: Source, top: Place) -> None:

@@ -22,7 +22,7 @@ GZIP = b"\x1f\x8b"
 HDF5 = b"\x89HDF\r\n\x1a\n"
 # As much of a file as any format needs to be known.
 HEAD_BYTES = 4096
-# They take at most so many of a gzip stream, its header with them.
+# They hardly take more of a gzip stream.
 PACKED_HEAD_BYTES = 1 << 17
 # A larger file is read piece by piece.
 HELD_BYTES = 16 << 20
@@ -83,7 +83,13 @@ class Source:
         """
         if self.is_folder:
             return b""
-        return gunzip(self._packed(PACKED_HEAD_BYTES), HEAD_BYTES) if self.is_gzip else self._packed(HEAD_BYTES)
+        if not self.is_gzip:
+            return self._packed(HEAD_BYTES)
+        try:
+            return gunzip(self._packed(PACKED_HEAD_BYTES), HEAD_BYTES)
+        except InflateError:
+            # Names and comments of the packer may come first, at any length.
+            return gunzip(self._packed(HELD_BYTES), HEAD_BYTES)
 
     @cached_property
     def hdf5_names(self) -> frozenset[str]:

@@ -28,7 +28,7 @@ from nowcast.data.grid import Grid
 from nowcast.data.units import ZRelation
 from nowcast.errors import ConfigError, DataError, MissingPackageError
 from tests.data_prep.radar_files import GRID, STEP, at, field, write_frames, write_series
-from tests.data_prep.readers.reader_files import write_knmi, write_odim
+from tests.data_prep.readers.reader_files import write_knmi, write_odim, write_pgm
 from tests.data_prep.readers.test_sevir_h5 import write as write_sevir
 
 
@@ -754,3 +754,15 @@ def test_a_reader_that_hangs_on_a_cluster_costs_its_file_alone(tmp_path: Path, m
     ) as cluster:
         report = ingest([tmp_path / "in"], tmp_path / "a.zarr", scheduler=cluster.scheduler_address, time_limit_s=5)
     assert report.stored == 3 and reasons(report) == {"frame_2.nc": "reading it takes longer than 5 s"}
+
+
+def test_a_declared_format_is_blamed_only_where_another_is_right(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = write_pgm(tmp_path / "in" / "a.pgm", np.ones((6, 4), np.uint8), obstime="202001010000")
+    with pytest.raises(DataError, match="not one of 1 files") as caught:
+        run(tmp_path / "in", tmp_path / "a.zarr", format="mch_gif")
+    assert "the first of them that can be told is of the format fmi_pgm" in str(caught.value.hint)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(DataError, match="not one of 1 files") as caught:
+        run(tmp_path / "in", tmp_path / "a.zarr", format="fmi_pgm")
+    assert "--format" not in str(caught.value.hint)

@@ -21,8 +21,11 @@ def test_files_that_fail_alike_are_logged_a_few_times_and_all_reported(
             report.skip(f"notes{number}.txt", UNKNOWN.format(number))
         report.skip("late.pgm", "2020-01-01T00:05:00 is in the archive with other contents, from b.pgm")
     lines = caplog.messages
-    assert [line.startswith("notes") for line in lines] == [True] * ALIKE_LOGGED + [False, False]
-    assert "in the manifest alone" in lines[-2] and lines[-1].startswith("late.pgm: 2020")
+    assert [line.split(":")[0] for line in lines[:ALIKE_LOGGED]] == ["notes0.txt", "notes1.txt", "notes2.txt"]
+    assert lines[ALIKE_LOGGED:] == [
+        "notes3.txt: as notes0.txt; further ones like them stand in the manifest alone",
+        "late.pgm: 2020-01-01T00:05:00 is in the archive with other contents, from b.pgm",
+    ]
     assert len(report.skipped) == 21 and len(report.to_dict()["skipped"]) == 21
 
 
@@ -41,3 +44,8 @@ def test_reasons_are_told_by_their_kind() -> None:
     assert group_reasons(others[:1]) == "a: empty"
     told = group_reasons([*skipped, *others])
     assert told.endswith("; a: empty (and 1 more like it); b: it changed; and 2 more")
+
+
+def test_what_a_decoder_raised_tells_reasons_apart() -> None:
+    skipped = [("a.nc", "damaged, or not a cf_netcdf file (KeyError: 'x')"), ("b.nc", "damaged (OSError: no object)")]
+    assert "more like it" not in group_reasons(skipped)

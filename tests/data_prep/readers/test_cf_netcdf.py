@@ -106,6 +106,26 @@ def test_a_scale_in_float32_means_its_decimal(tmp_path: Path, kind: type) -> Non
     np.testing.assert_array_equal(read_all(path)[0].rain_rate.ravel(), wanted)
 
 
+def test_a_scale_is_what_it_is_whatever_was_read_before(tmp_path: Path) -> None:
+    """0.1 in float32 equals a float64 that is not a tenth: each file has its own table."""
+    stored = np.arange(2**16, dtype=np.uint16).reshape(1, 256, 256)
+    axis, fields = 1000.0 * np.arange(256), {}
+    for name, scale in (("double", np.float64(np.float32(0.1))), ("single", np.float32(0.1))):
+        path = write_netcdf(
+            tmp_path / f"{name}.nc",
+            stored,
+            attributes={"scale_factor": scale},
+            times=(0,),
+            y=axis[::-1],
+            x=axis,
+            fill=65535,
+        )
+        fields[name] = read_all(path)[0].rain_rate.ravel()
+    assert fields["single"][9] == np.float32(0.9)
+    assert fields["double"][9] == np.float32(9 * float(np.float32(0.1)))
+    assert not np.array_equal(fields["single"][:-1], fields["double"][:-1])
+
+
 def test_every_kind_of_missing_is_missing(tmp_path: Path) -> None:
     stored = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     stored[0, 0] = [-32768, -1, 500, 7]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import netCDF4
 import numpy as np
 import pytest
 
+from data_prep.readers import cf_dataset
 from data_prep.readers.cf_dataset import open_dataset
 from data_prep.readers.hdf5 import convert_window, is_unpacked_here, read_part, read_window
 from data_prep.readers.inflate import InflateError
@@ -71,6 +74,54 @@ def test_a_chunk_that_passed_its_filter_is_read_as_it_is(tmp_path: Path) -> None
         raw = np.ascontiguousarray(values[:16, :20])
         array.id.write_direct_chunk((0, 0), raw.tobytes(), filter_mask=1)
     with h5py.File(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(read_part(file["field"], WINDOWS[0]), values)
+
+
+@pytest.mark.parametrize("change", ["precision", "offset", "24 bits"])
+def test_numbers_that_numpy_does_not_know_are_converted_by_hdf5(tmp_path: Path, change: str) -> None:
+    kind = h5py.h5t.NATIVE_INT16.copy() if change != "24 bits" else h5py.h5t.IEEE_F32LE.copy()
+    if change == "precision":
+        kind.set_precision(12)
+    elif change == "offset":
+        kind.set_precision(12)
+        kind.set_offset(4)
+    else:
+        kind.set_fields(23, 15, 8, 0, 15)
+        kind.set_precision(24)
+        kind.set_size(3)
+    values = np.arange(-600, 1361).reshape(SHAPE).astype("i2" if change != "24 bits" else "f4")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_chunk(CHUNKS)
+        layout.set_deflate(4)
+        identity = h5py.h5d.create(file.id, b"field", kind, h5py.h5s.create_simple(SHAPE), layout)
+        identity.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert not is_unpacked_here(file["field"])
+        np.testing.assert_array_equal(read_part(file["field"], WINDOWS[0]), values)
+
+
+def test_chunks_at_the_edges_may_be_left_as_they_are(tmp_path: Path) -> None:
+    """By H5Pset_chunk_opts, which h5py lacks: they are not deflated, and not marked so."""
+    libraries = list((Path(h5py.__file__).parents[1] / "h5py.libs").glob("libhdf5-*.so*"))
+    if not libraries:
+        pytest.skip("h5py brings no HDF5 library of its own here")
+    dont_filter_partial_chunks = 2
+    values = values_of("f4")
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_chunk(CHUNKS)
+        layout.set_deflate(4)
+        assert (
+            ctypes.CDLL(str(libraries[0])).H5Pset_chunk_opts(ctypes.c_int64(layout.id), dont_filter_partial_chunks) == 0
+        )
+        identity = h5py.h5d.create(file.id, b"field", h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple(SHAPE), layout)
+        identity.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        assert (
+            identity.read_direct_chunk((0, 40))[0] == 0 and len(identity.read_direct_chunk((0, 40))[1]) == 16 * 20 * 4
+        )
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert is_unpacked_here(file["field"])
         np.testing.assert_array_equal(read_part(file["field"], WINDOWS[0]), values)
 
 
@@ -136,3 +187,49 @@ def test_netcdf_fields_are_the_same_by_either_library(
             # Records that were never written are missing.
             assert np.all(dataset["late"].window(wanted) == (7 if index < 2 else -5))
         np.testing.assert_array_equal(dataset["rain"].values, values)
+
+
+def test_netcdf_chunks_beyond_any_grid_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("y", None)
+        file.createDimension("x", None)
+        file.createVariable("rain", "f4", ("y", "x"), zlib=True, chunksizes=(3000, 2000))[:4, :5] = 1.0
+    few = ReadOptions(max_pixels=1_000_000)
+    with (
+        Source(path) as source,
+        open_dataset(source, few) as dataset,
+        pytest.raises(DataError, match="chunks of 24000000 bytes for 80 bytes"),
+    ):
+        dataset["rain"].window({"y": slice(0, 4), "x": slice(0, 5)})
+
+
+def test_a_long_netcdf_file_is_asked_about_its_chunks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 walks all of them to count them."""
+    path, asked = tmp_path / "a.nc", []
+    with netCDF4.Dataset(path, "w") as file:
+        for name, length in (("time", 5), ("y", 40), ("x", 50)):
+            file.createDimension(name, length)
+        file.createVariable("rain", "f4", ("time", "y", "x"), zlib=True, chunksizes=(1, 40, 50))[:] = 2.0
+    monkeypatch.setattr(
+        cf_dataset, "is_unpacked_here", lambda array: asked.append(array.name) or is_unpacked_here(array)
+    )
+    with Source(path) as source, open_dataset(source, ReadOptions()) as dataset:
+        fields = [dataset["rain"].window({"time": index}) for index in range(5)]
+    assert np.stack(fields).sum() == 2.0 * 5 * 2000 and asked == ["/rain"]
+
+
+def test_netcdf_is_read_by_one_thread_at_a_time(tmp_path: Path) -> None:
+    """Its library crashes otherwise, and a Dask worker has several."""
+    path = tmp_path / "a.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("y", 40)
+        file.createDimension("x", 50)
+        file.createVariable("rain", "f4", ("y", "x"), zlib=True)[:] = np.arange(2000).reshape(40, 50)
+
+    def total(_: int) -> float:
+        with Source(path) as source, open_dataset(source, ReadOptions()) as dataset:
+            return float(dataset["rain"].values.sum()) + len(dataset["rain"].attributes)
+
+    with ThreadPoolExecutor(6) as threads:
+        assert set(threads.map(total, range(300))) == {1_999_000.0}

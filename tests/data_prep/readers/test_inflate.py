@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_prep.readers.inflate import InflateError, gunzip, inflate
+from data_prep.readers.source import HEAD_BYTES, Source
 
 CONTENTS = np.random.default_rng(3).poisson(0.4, 50_000).astype(np.uint8).tobytes()
 
@@ -57,3 +59,13 @@ def test_a_wrong_checksum_is_refused() -> None:
 def test_too_few_bytes_are_refused() -> None:
     with pytest.raises(InflateError, match=f"{len(CONTENTS)} of {len(CONTENTS) + 1} bytes"):
         inflate(zlib.compress(CONTENTS), len(CONTENTS) + 1)
+
+
+def test_a_head_may_stand_behind_a_long_name(tmp_path: Path) -> None:
+    path = tmp_path / "long.gz"
+    packed = gzip.compress(CONTENTS)
+    # FLG of RFC 1952: a file name, which ends with a zero.
+    path.write_bytes(packed[:3] + b"\x08" + packed[4:10] + b"n" * 200_000 + b"\0" + packed[10:])
+    with Source(path) as source:
+        assert source.head == CONTENTS[:HEAD_BYTES]
+        assert source.read(1 << 20) == CONTENTS

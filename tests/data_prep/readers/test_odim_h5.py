@@ -209,6 +209,16 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path, change: dict[str, Any], 
         read_one(write_odim(tmp_path / "a.h5", RATE, **change))
 
 
+def test_what_says_that_it_is_odim_is_refused_as_such(tmp_path: Path) -> None:
+    path = write_odim(tmp_path / "a.h5", np.ones((3, 4)))
+    with h5py.File(path, "r+") as file:
+        file.attrs["Conventions"] = "ODIM_H5/V2_4"
+        del file["what"]
+    assert detect_format(path) == "odim_h5"
+    with pytest.raises(DataError, match="an ODIM object of kind ''"):
+        list(read_frames(path))
+
+
 def test_an_array_never_written_is_not_dry(tmp_path: Path) -> None:
     path = write_odim(tmp_path / "a.h5", np.ones((4, 5)))
     with h5py.File(path, "a") as file:
