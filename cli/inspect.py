@@ -357,7 +357,8 @@ def _print_files(files: dict[str, Any]) -> None:
     counts = ", ".join(f"{number} {status}" for status, number in sorted(files["by_status"].items()))
     _line("files", counts or "not recorded")
     for reason in files["by_reason"][:REASONS_SHOWN]:
-        _line("", f"{reason['files']} {reason['status']}: {reason['example']}")
+        more = f" (and {reason['files'] - 1} more like it: --files lists them)" if reason["files"] > 1 else ""
+        _line("", f"{reason['files']} {reason['status']}: {reason['example']}{more}")
     _list_some([f"look at {suspect['file']}: {suspect['suspicion']}" for suspect in files["suspects"]])
     for entry in files.get("entries", []):
         detail = entry["reason"] or f"{len(entry['times'])} frames, {entry['duplicates']} duplicates"

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
@@ -50,6 +51,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+# An interrupted command ends after this time at the latest.
+PATIENCE_S = 3.0
 
 
 class LazyGroup(click.Group):
@@ -112,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(leave.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo(_interrupted(argv), err=True)
+        if arguments is None:
+            _end_within(PATIENCE_S, EXIT_INTERRUPTED)
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         error.show()
@@ -121,6 +126,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             traceback.print_exc()
         _show(error)
         sys.exit(exit_code(error))
+
+
+def _end_within(seconds: float, code: int) -> None:
+    """See to it that this process ends: threads of workers that were cut off may wait for them forever."""
+    end = threading.Timer(seconds, os._exit, (code,))
+    end.daemon = True
+    end.start()
 
 
 def _interrupted(argv: Sequence[str]) -> str:

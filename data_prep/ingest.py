@@ -221,6 +221,7 @@ class _Run:
         quality = options.quality
         if not isinstance(quality, QualityOptions):
             quality = QualityOptions(**(quality or {}))
+        quality.check_mask()
         return DecodeOptions(options.format, options.read, quality, options.keep_quality)
 
     def _formats(self, paths: Sequence[str]) -> Iterator[str]:
@@ -330,16 +331,19 @@ class _Run:
         try:
             same = writer.holds(encoded)
         except DataError as error:
-            advice = "ingest it into an archive of its own, or give --time-tolerance to move it to the nearest slot"
+            slot = nearest_slot(frame.encoded.time, writer.first_time, writer.step, writer.step)
+            apart = abs(frame.encoded.time - slot) / np.timedelta64(1, "s")
+            advice = "ingest it into another archive"
             if self._options.step is not None:
                 advice = "leave --step out to find the step from the files"
+            advice += f", or give --time-tolerance {apart:.0f}s to move it to {slot}"
             outcome.refuse(f"{error.message}; {advice}")
             return
         far = self._gap_to(when)
         if far > self._options.longest_gap:
             outcome.refuse(
                 f"its time {when} is {far / np.timedelta64(1, 'D'):.0f} days from every other frame; "
-                "if that is right, give --longest-gap"
+                f"if that is right, give --longest-gap {np.ceil(far / np.timedelta64(1, 'D')):.0f}d"
             )
             return
         if same and str(when) in self._origin:

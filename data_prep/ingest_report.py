@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from nowcast.data.inspection import general_reason
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class IngestReport:
     def skip(self, file: str, reason: str) -> None:
         """Say that a file could not be used, wholly or in part; the first few of every kind are logged as they come."""
         self.skipped.append((file, reason))
-        alike = self._alike.setdefault(_kind(reason), [])
+        alike = self._alike.setdefault(general_reason(reason), [])
         alike.append(file)
         if len(self.skipped) > FILES_LOGGED + 1:
             return
@@ -87,14 +88,9 @@ def group_reasons(skipped: Sequence[tuple[str, str]]) -> str:
     """Why files cannot be used, for people: each kind of reason once, with its first file and how many are like it."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for file, reason in skipped:
-        groups.setdefault(_kind(reason), []).append((file, reason))
+        groups.setdefault(general_reason(reason), []).append((file, reason))
     texts = []
     for (file, reason), *others in list(groups.values())[:KINDS_TOLD]:
         texts.append(f"{file}: {reason}" + (f" (and {len(others)} more like it)" if others else ""))
     more = sum(map(len, list(groups.values())[KINDS_TOLD:]))
     return "; ".join(texts) + (f"; and {more} more" if more else "")
-
-
-def _kind(reason: str) -> str:
-    """A reason without what is particular to one file: numbers, what stands in quotes, the first bytes."""
-    return re.sub(r"\(its [^)]*\)|'[^']*'|\d[\d.:T-]*", "", reason)

@@ -61,6 +61,16 @@ class QualityOptions:
         if self.speckle_neighbours is not None and not 1 <= self.speckle_neighbours <= 8:
             raise ConfigError(f"a pixel has 8 neighbours; speckle needs 1 to 8 of them, got {self.speckle_neighbours}")
 
+    def check_mask(self) -> None:
+        """Refuse a clutter mask that cannot be read, before any file is blamed for it.
+
+        Raises:
+            ConfigError: It is not there, or no mask.
+        """
+        if self.clutter_mask is not None:
+            _digest(self.clutter_mask)
+            _load_mask(self.clutter_mask, Path(self.clutter_mask).stat().st_mtime_ns)
+
     def to_attributes(self) -> dict[str, Any]:
         """As an archive records it."""
         values = {
@@ -74,8 +84,11 @@ class QualityOptions:
         return {name: OFF if value is None else value for name, value in values.items()}
 
     @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any]) -> QualityOptions:
+    def from_attributes(cls, attributes: Mapping[str, Any], *, clutter_mask: str | None = None) -> QualityOptions:
         """As an archive recorded it.
+
+        Args:
+            clutter_mask: Where the mask lies now, if it is given.
 
         Raises:
             ConfigError: The clutter mask is not where it was, or is another one.
@@ -85,11 +98,13 @@ class QualityOptions:
             found = attributes.get(name, OFF)
             return None if found == OFF else found
 
-        mask = value("clutter_mask")
+        recorded = value("clutter_mask")
+        mask = None if recorded is None else clutter_mask or recorded
         if mask is not None and (not Path(mask).is_file() or _digest(mask) != attributes["clutter_mask_sha256"]):
+            found = "is another one" if Path(mask).is_file() else "is not there"
             raise ConfigError(
-                f"the archive was made with the clutter mask {mask}, which is not there any more or has changed",
-                "give that mask with --clutter-mask",
+                f"the archive was made with the clutter mask {recorded}, and {mask} {found}",
+                "give the mask that it was made with by --clutter-mask, or ingest into another archive",
             )
         return cls(
             rain_threshold_mm_h=value("rain_threshold_mmh"),

@@ -51,7 +51,9 @@ def continued_settings(
             "leave --keep-quality out, or ingest into another archive",
         )
     if not isinstance(quality, QualityOptions):
-        quality = dataclasses.replace(QualityOptions.from_attributes(attributes), **(quality or {}))
+        given = dict(quality or {})
+        made = QualityOptions.from_attributes(attributes, clutter_mask=given.get("clutter_mask"))
+        quality = dataclasses.replace(made, **given)
     for name, value in quality.to_attributes().items():
         if name != "clutter_mask" and attributes.get(name, value) != value:
             raise ConfigError(

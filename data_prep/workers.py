@@ -19,6 +19,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -345,6 +346,14 @@ def _start_pool(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
     # Imported once, where the workers are copied from.
     context.set_forkserver_preload(["data_prep.decode", *(f"data_prep.readers.{name}" for name in BUILT_IN)])
+    # Ctrl-C is for this process: in the server, while it imports, it would end in a traceback. The tracker first, since
+    # its start unblocks signals.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
 
 
@@ -391,8 +400,11 @@ class _OnCluster(_Elsewhere):
         self._killed = KilledWorker
         try:
             self._client = Client(scheduler, timeout="10s", set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+        except (OSError, ValueError, MemoryError) as error:
+            raise ConfigError(
+                f"no Dask scheduler answers at {scheduler}: {error}",
+                "give the address that `dask scheduler` tells, such as tcp://host:8786, or leave --scheduler out",
+            ) from error
 
     def close(self) -> None:
         self._client.close()

@@ -14,7 +14,7 @@ import numpy as np
 
 from nowcast.data.grid import Grid
 from nowcast.data.units import ZRelation
-from nowcast.errors import ConfigError, NowcastError
+from nowcast.errors import ConfigError, DataError, NowcastError
 
 # Options that say nothing of what a file lacks.
 USED_BY_ALL = ("crop", "coarsen", "max_pixels", "read_quality", "max_frames", "frame_range")
@@ -167,16 +167,23 @@ class ReadOptions:
         return dataclasses.replace(self, **values)
 
     def time_from_name(self, path: Path) -> np.datetime64 | None:
-        """The time in the file's name by `time_pattern`; None where no pattern is declared or it is not found."""
+        """The time in the file's name by `time_pattern`; None where no pattern is declared.
+
+        Raises:
+            DataError: The name holds no such time.
+        """
         if self.time_pattern is None:
             return None
         found = name_pattern(self.time_pattern).search(path.name)
-        if found is None:
-            return None
         try:
-            time = datetime.datetime.strptime(found.group(0), self.time_pattern)
+            time = None if found is None else datetime.datetime.strptime(found.group(0), self.time_pattern)
         except ValueError:
-            return None
+            time = None
+        if time is None:
+            raise DataError(
+                f"its name {path.name} holds no time by the pattern {self.time_pattern}",
+                "declare the pattern that it is named by (--time-pattern)",
+            )
         return np.datetime64(time, "s")
 
 

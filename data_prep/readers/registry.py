@@ -17,7 +17,7 @@ from pathlib import Path
 from data_prep.readers.frame import RadarFrame
 from data_prep.readers.inflate import InflateError
 from data_prep.readers.options import ReadOptions
-from data_prep.readers.source import Source
+from data_prep.readers.source import HDF5, Source
 from nowcast.errors import ConfigError, DataError, NowcastError
 
 ENTRY_POINT_GROUP = "nowcast.readers"
@@ -125,10 +125,21 @@ def _translated(source: Source, chosen: Reader | None, options: ReadOptions) -> 
         ) from error
     except Exception as error:
         # The boundary to bytes from outside: whatever a decoder raises on them says that the file is damaged.
-        kind = "file of a known format" if chosen is None else f"{chosen.name} file"
         raise source.error(
-            f"damaged, or not a {kind} ({type(error).__name__}: {error})", "fetch the file again"
+            f"damaged, or not a {_kind(source, chosen)} ({type(error).__name__}: {error})", "fetch the file again"
         ) from error
+
+
+def _kind(source: Source, chosen: Reader | None) -> str:
+    """What a file that cannot be decoded was taken for."""
+    if chosen is None:
+        return "file of a known format"
+    if not source.is_folder and source.head.startswith(HDF5):
+        try:
+            _ = source.hdf5_names
+        except Exception:
+            return "whole HDF5 file"
+    return f"{chosen.name} file"
 
 
 @contextmanager

@@ -90,7 +90,21 @@ def _window(grid: Grid, options: ReadOptions, source: Source) -> tuple[tuple[int
         last_row = min(rows - 1, int(np.floor((grid.y[0] - y.min()) / dy + reach)))
         if first_column <= last_column and first_row <= last_row:
             return (first_row, last_row + 1), (first_column, last_column + 1)
-    raise source.error(f"the wanted window {options.crop} lies outside its grid, {grid.describe()}")
+    box = options.crop
+    raise source.error(
+        f"the wanted box from {box.south:g} to {box.north:g} N and {box.west:g} to {box.east:g} E "
+        f"lies outside its grid, which reaches {_extent(grid)}",
+        "the order is south, west, north, east (--crop)",
+    )
+
+
+def _extent(grid: Grid) -> str:
+    """The corners of a grid in degrees, for people."""
+    x, y = grid.x[[0, -1, 0, -1]], grid.y[[0, 0, -1, -1]]
+    if not grid.is_geographic:
+        to_degrees = pyproj.Transformer.from_crs(grid.crs, grid.crs.geodetic_crs or "EPSG:4326", always_xy=True)
+        x, y = to_degrees.transform(x, y)
+    return f"from {np.min(y):.1f} to {np.max(y):.1f} N and {np.min(x):.1f} to {np.max(x):.1f} E"
 
 
 def _outline(grid: Grid, box: BoundingBox) -> tuple[np.ndarray, np.ndarray]:

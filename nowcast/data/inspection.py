@@ -159,7 +159,7 @@ def _files(archive: RadarArchive) -> dict[str, Any]:
     examples: dict[tuple[str, str], str] = {}
     for entry in entries:
         if entry.reason:
-            key = (entry.status, _general(entry.reason))
+            key = (entry.status, general_reason(entry.reason))
             reasons[key] += 1
             examples.setdefault(key, f"{entry.file}: {entry.reason}")
     return {
@@ -176,9 +176,10 @@ def _files(archive: RadarArchive) -> dict[str, Any]:
     }
 
 
-def _general(reason: str) -> str:
-    """A reason without its numbers and paths, so that like ones count together."""
-    return re.sub(r"\d+(?:[.,:T-]\d+)*", "#", re.sub(r"\S*/\S+", "...", reason))[:160]
+def general_reason(reason: str) -> str:
+    """A reason without numbers, paths and what stands in quotes, so that like ones count together."""
+    named = re.sub(r"\S*/\S+|b?'[^']*'", "...", reason)
+    return re.sub(r"\d+(?:[.,:T-]\d+)*", "#", named)[:160]
 
 
 def _corners(archive: RadarArchive) -> list[list[float]]:

@@ -45,8 +45,8 @@ def archive_figure(archive: RadarArchive) -> Figure:
     _draw_days(place(0.8, 2.02, 8.8, 1.33), archive)
     share = _draw_valid_share(place(0.6, HEAD, MAP_WIDTH, map_height), archive)
     _draw_wettest(place(5.3, HEAD, MAP_WIDTH, map_height), archive)
-    draw_legend(figure)
-    bar = figure.colorbar(share, cax=place(6.5, height - 0.5, 3.1, 0.14), orientation="horizontal")
+    draw_legend(figure, left=5.3)
+    bar = figure.colorbar(share, cax=place(0.6, height - 0.5, 3.1, 0.14), orientation="horizontal")
     bar.ax.tick_params(labelsize=7.5)
     bar.ax.set_title("share of frames", fontsize=7.5, color=INK, loc="left", pad=3)
     bar.outline.set(color=FAINT, linewidth=0.7)  # type: ignore[operator]

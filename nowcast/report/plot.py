@@ -107,14 +107,14 @@ def frame_colours(rain_rate: np.ndarray, width: float) -> np.ndarray:
     return np.asarray(RAIN.palette[RAIN.classify(small)])
 
 
-def draw_legend(figure: Figure, scale: ColourScale = RAIN) -> None:
-    """A row of class colours with their bounds along the foot of the figure, and a box for no data."""
+def draw_legend(figure: Figure, scale: ColourScale = RAIN, *, left: float = LEFT) -> None:
+    """A row of class colours with their bounds along the foot, from `left` [inches], and a box for no data."""
     width, height = figure.get_size_inches()
-    box_width = min(0.42, (width - LEFT - RIGHT - 0.75) / len(scale.colours))
+    box_width = min(0.42, (width - left - RIGHT - 0.75) / len(scale.colours))
     axes = figure.add_axes((0.0, 0.0, 1.0, LEGEND / height), frameon=False)
     axes.set(xlim=(0, width), ylim=(0, LEGEND), xticks=[], yticks=[])
     size = 7.5 if box_width > 0.3 else 6.0
-    start = LEFT
+    start = left
     for index, colour in enumerate(scale.colours):
         axes.add_patch(
             Rectangle((start + index * box_width, 0.36), box_width, 0.14, facecolor=colour, edgecolor=FAINT, lw=0.5)

@@ -105,3 +105,20 @@ def test_thresholds_that_make_no_sense_are_refused(thresholds: str, message: str
 def test_a_command_without_a_place_for_its_output_says_so(line: str) -> None:
     result = CliRunner().invoke(group, line.split())
     assert result.exit_code == 2 and "Missing option '-o'" in result.output
+
+
+@pytest.mark.slow
+def test_an_interrupted_command_ends_though_a_thread_waits_forever() -> None:
+    code = (
+        "import sys, threading\n"
+        "import cli.main as m\n"
+        "def interrupted(**given):\n"
+        "    threading.Thread(target=threading.Event().wait).start()\n"
+        "    raise KeyboardInterrupt\n"
+        "m.group.main = interrupted\n"
+        "sys.argv = ['nowcast', 'ingest', 'x']\n"
+        "m.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130
+    assert done.stderr == "Interrupted. What was finished is kept; the same command continues it.\n"

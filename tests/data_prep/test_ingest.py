@@ -537,6 +537,21 @@ def test_a_step_that_does_not_fit_says_to_leave_it_out(tmp_path: Path) -> None:
     assert report.stored == 1 and "leave --step out" in reasons(report)["frame_1.nc"]
 
 
+def test_a_time_off_the_axis_is_told_how_far(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1, 2])
+    write_frames(tmp_path / "in" / "late.nc", [at(3) + np.timedelta64(7, "s")], [field(3)])
+    report = run(tmp_path / "in", tmp_path / "a.zarr", step=STEP)
+    assert "or give --time-tolerance 7s to move it" in reasons(report)["late.nc"]
+    done = run(tmp_path / "in", tmp_path / "a.zarr", step=STEP, time_tolerance=np.timedelta64(7, "s"))
+    assert done.stored == 1 and not done.skipped
+
+
+def test_a_clutter_mask_that_is_not_there_is_not_blamed_on_a_file(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", [0, 1])
+    with pytest.raises(ConfigError, match="none.npy cannot be read"):
+        run(tmp_path / "in", tmp_path / "a.zarr", quality={"clutter_mask": str(tmp_path / "none.npy")})
+
+
 def test_a_catalogue_that_is_not_there_is_not_a_file_that_vanished(tmp_path: Path) -> None:
     write_sevir(tmp_path)
     read = ReadOptions(vil_rain_rate=(1.0, 1.0), catalog=tmp_path / "none.csv")
@@ -766,3 +781,21 @@ def test_a_declared_format_is_blamed_only_where_another_is_right(tmp_path: Path)
     with pytest.raises(DataError, match="not one of 1 files") as caught:
         run(tmp_path / "in", tmp_path / "a.zarr", format="fmi_pgm")
     assert "--format" not in str(caught.value.hint)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="wants /proc")
+def test_the_server_of_the_workers_leaves_ctrl_c_to_this_process() -> None:
+    code = (
+        "import re, signal\n"
+        "from multiprocessing import forkserver\n"
+        "from data_prep import workers\n"
+        "if __name__ == '__main__':\n"
+        "    workers._stop(workers._start_pool(1))\n"
+        "    status = open(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read()\n"
+        "    blocked = int(re.search(r'SigBlk:\\s*(\\w+)', status)[1], 16)\n"
+        "    here = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
+        "    print(bool(blocked >> (signal.SIGINT - 1) & 1), here)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["True", "False"], done.stderr

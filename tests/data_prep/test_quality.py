@@ -104,7 +104,13 @@ def test_options_survive_an_archives_attributes_and_a_changed_mask_is_noticed(tm
     assert attributes["rate_cap_mmh"] == "off"
     assert QualityOptions.from_attributes(attributes) == options
     np.save(tmp_path / "mask.npy", np.zeros((3, 3), dtype=bool))
-    with pytest.raises(ConfigError, match="not there any more or has changed"):
+    with pytest.raises(ConfigError, match="is another one"):
+        QualityOptions.from_attributes(attributes)
+    np.save(tmp_path / "moved.npy", np.eye(3, dtype=bool))
+    (tmp_path / "mask.npy").unlink()
+    moved = QualityOptions.from_attributes(attributes, clutter_mask=str(tmp_path / "moved.npy"))
+    assert moved.clutter_mask == str(tmp_path / "moved.npy")
+    with pytest.raises(ConfigError, match="mask.npy is not there"):
         QualityOptions.from_attributes(attributes)
 
 

@@ -59,7 +59,7 @@ def test_time_and_place_are_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path, png(VALUES))
     with pytest.raises(DataError, match="a PNG holds no time.*declare time_pattern"):
         read_one(path, time_pattern=None)
-    with pytest.raises(DataError, match="a PNG holds no time"):
+    with pytest.raises(DataError, match="its name RAD999999999999.png holds no time by the pattern"):
         read_one(write(tmp_path, png(VALUES), "RAD999999999999.png"))
     with pytest.raises(DataError, match="does not say where its pixels are.*declare grid"):
         read_one(path, grid=None)
