@@ -124,11 +124,7 @@ def decode_file(path: str, options: DecodeOptions) -> DecodedFile:
         with Source(path) as source:
             stamp = _stamp(source)
             format_name = detect_format(source) if options.format == "auto" else options.format
-            decoded = (
-                _encode(frame, options)
-                for frame in read_frames(source, format=format_name, options=options.reading_short)
-            )
-            frames = tuple(islice(decoded, MAX_FRAMES + 1))
+            frames = tuple(islice(_decoded(source, format_name, options.reading_short, options), MAX_FRAMES + 1))
         if len(frames) > MAX_FRAMES:
             return DecodedFile(path, stamp, format_name, is_long=True)
         if not frames:
@@ -159,8 +155,8 @@ def decode_range(path: str, options: DecodeOptions, positions: tuple[int, int]) 
     frames: list[DecodedFrame] = []
     reason = ""
     try:
-        for frame in read_frames(path, format=options.format, options=reading):
-            frames.append(_encode(frame, options))
+        for frame in _decoded(path, options.format, reading, options):
+            frames.append(frame)
     except NowcastError as error:
         reason = with_hint(error, path)
     except MemoryError:
@@ -174,7 +170,11 @@ def stream_frames(path: str, options: DecodeOptions) -> Iterator[DecodedFrame]:
     Raises:
         NowcastError: The file cannot be used, from here on.
     """
-    for frame in read_frames(path, format=options.format, options=options.reading):
+    return _decoded(path, options.format, options.reading, options)
+
+
+def _decoded(path: str | Source, format: str, reading: ReadOptions, options: DecodeOptions) -> Iterator[DecodedFrame]:
+    for frame in read_frames(path, format=format, options=reading):
         yield _encode(frame, options)
 
 

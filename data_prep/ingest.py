@@ -436,9 +436,10 @@ class _Run:
             return missing
         hint = "nowcast ingest --help lists what can be declared of files that do not say it"
         told = self._options.format
-        found = next((name for file, _ in reasons if (name := _told_by_contents(file))), told)
-        if "auto" != told != found:
-            hint = f"leave --format {told} out: the first of them that can be told is of the format {found}"
+        if told != "auto":
+            found = next((name for file, _ in reasons if (name := _told_by_contents(file))), told)
+            if found != told:
+                hint = f"leave --format {told} out: the first of them that can be told is of the format {found}"
         return DataError(f"not one of {len(reasons)} files can be used: {group_reasons(reasons)}", hint)
 
 

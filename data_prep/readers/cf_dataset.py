@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, cached_property
 from typing import Any
 
@@ -88,8 +88,7 @@ def open_dataset(source: Source, options: ReadOptions) -> Iterator[CfDataset]:
         else:
             file = netCDF4.Dataset(source.path)
     try:
-        with ExitStack() as stack:
-            arrays = stack.enter_context(source.open_hdf5(options)) if source.head.startswith(HDF5) else None
+        with source.open_hdf5(options) if source.head.startswith(HDF5) else nullcontext() as arrays:
             with _NETCDF:
                 file.set_auto_maskandscale(False)
                 file.set_auto_chartostring(False)
